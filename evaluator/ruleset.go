@@ -1,0 +1,131 @@
+package evaluator
+
+import "time"
+
+// State is what was flipped at run time for one flag; the zero State is none.
+type State struct {
+	Override Override
+	Tripped  string // the test that tripped it ("errors", …); "" not tripped
+	Share    *Share // in force instead of the definition's percentage; nil: the definition's
+}
+
+// Override is a person's word over a definition's `active`.
+type Override string
+
+// The overrides. Enabled acts as if `active: true`: targeting stays in force,
+// and a trip is not undone.
+const (
+	NoOverride Override = ""
+	Enabled    Override = "enabled"
+	Disabled   Override = "disabled"
+)
+
+// Ruleset is a program together with run-time state: what requests are decided
+// by. Immutable; safe for concurrent use.
+type Ruleset struct {
+	program  *Program
+	flags    []compiled
+	groups   []group
+	segments map[string]*segment
+	states   map[string]State
+}
+
+// With returns the ruleset of the program with the given state by flag name;
+// state of unknown flags is ignored. It parses nothing: a thousand flags take
+// well under a millisecond.
+func (p *Program) With(states map[string]State) *Ruleset {
+	r := &Ruleset{program: p, flags: make([]compiled, len(p.flags)), groups: p.groups, segments: p.segments, states: states}
+	copy(r.flags, p.flags)
+	for i := range r.flags {
+		f := &r.flags[i]
+		s := states[f.def.Name]
+		switch {
+		case s.Override == Disabled:
+			f.gate = f.off(ReasonDisabled, "override")
+		case s.Tripped != "":
+			f.gate = f.off(ReasonDisabled, "tripped:"+s.Tripped)
+		case !f.def.Active && s.Override != Enabled:
+			f.gate = f.off(ReasonDisabled, "inactive")
+		}
+		f.threshold = wholeShare
+		hasShare := true
+		switch {
+		case s.Share != nil:
+			f.threshold = int64(*s.Share)
+			f.splits = f.threshold > 0 && f.threshold < wholeShare || len(f.weights) > 1
+		case f.def.Percentage != nil:
+			f.threshold = int64(*f.def.Percentage)
+		default:
+			hasShare = false
+		}
+		f.usersOnly = f.def.Users != nil && !hasShare && len(f.rules) == 0 && len(f.conditions) == 0 && !f.betaProgram
+		if name := f.def.FallbackFor; name != "" && states[name].Tripped == "" {
+			f.standby = f.off(ReasonDisabled, "fallback_for:"+name)
+		}
+	}
+	return r
+}
+
+// Len returns the number of flags; they are numbered from 0 in the order of
+// their names.
+func (r *Ruleset) Len() int { return len(r.flags) }
+
+// Index returns the number of the named flag, or -1.
+func (r *Ruleset) Index(name string) int {
+	if i, ok := r.program.index[name]; ok {
+		return i
+	}
+	return -1
+}
+
+// Definition returns flag i's definition, which must not be changed.
+func (r *Ruleset) Definition(i int) *Flag { return r.flags[i].def }
+
+// State returns flag i's run-time state.
+func (r *Ruleset) State(i int) State { return r.states[r.flags[i].def.Name] }
+
+// Share returns the percentage in force for flag i, the whole when it has none.
+func (r *Ruleset) Share(i int) Share { return Share(r.flags[i].threshold) }
+
+// Splits tells whether flag i divides its users by a hash, so that there are a
+// canary and a control to compare.
+func (r *Ruleset) Splits(i int) bool { return r.flags[i].splits }
+
+// Reads returns the names of the attributes that flag i's decision can depend
+// on, sorted; "*" stands for all. Must not be changed.
+func (r *Ruleset) Reads(i int) []string { return r.flags[i].reads }
+
+// Variants returns the names of all variants flag i can serve, `off` among
+// them. Must not be changed.
+func (r *Ruleset) Variants(i int) []string { return r.flags[i].variantNames }
+
+// Shadowed returns the flags that several sources define.
+func (r *Ruleset) Shadowed() []Shadowed { return r.program.shadowed }
+
+// Program returns what the ruleset was made of.
+func (r *Ruleset) Program() *Program { return r.program }
+
+// Unknown is the decision for a flag that nobody defines.
+func Unknown(name string) *Decision {
+	return &Decision{
+		Flag: name, Variant: Off, Reason: ReasonError, Detail: string(FlagNotFound),
+		Code: FlagNotFound, Message: "flag " + quoteClipped(name) + " is not defined",
+	}
+}
+
+// Evaluate decides the named flag for one context at the given time.
+func (r *Ruleset) Evaluate(name string, c *Context, now time.Time) *Decision {
+	i, ok := r.program.index[name]
+	if !ok {
+		return Unknown(name)
+	}
+	return r.EvaluateAt(i, c, now)
+}
+
+// EvaluateAt decides flag number i. Several flags of one request are decided
+// faster by an [Evaluation].
+func (r *Ruleset) EvaluateAt(i int, c *Context, now time.Time) *Decision {
+	var e Evaluation
+	e.Reset(r, c, now)
+	return e.Decide(i)
+}
