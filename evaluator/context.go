@@ -123,6 +123,33 @@ func (c *Context) Reset() {
 	c.extra = c.extra[:0]
 }
 
+// AppendKey appends a text that is equal for contexts of equal values of the
+// given attributes, and only for them. ok is false where a value is a list or
+// an object.
+func (c *Context) AppendKey(b []byte, attributes []Attribute) (key []byte, ok bool) {
+	for _, a := range attributes {
+		var v *Value
+		if a.attr != extraAttribute {
+			v = &c.known[a.attr]
+		} else if x := c.Get(a.name); true {
+			v = &x
+		}
+		kind := byte('s')
+		switch v.raw.(type) {
+		case nil:
+		case bool:
+			kind = 'b'
+		case int64, float64:
+			kind = 'n'
+		default:
+			return b, false
+		}
+		b = append(b, kind, byte(len(v.text)), byte(len(v.text)>>8), byte(len(v.text)>>16))
+		b = append(b, v.text...)
+	}
+	return b, true
+}
+
 // Attributes returns all attributes that are set, user_id among them.
 func (c *Context) Attributes() map[string]any {
 	out := make(map[string]any, len(c.extra)+int(knownAttributes))

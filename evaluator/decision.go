@@ -15,6 +15,26 @@ const (
 	ReasonError          Reason = "ERROR"
 )
 
+// Reasons are all the reasons, in the order of their [Reason.Index].
+var Reasons = [...]Reason{ReasonStatic, ReasonTargetingMatch, ReasonSplit, ReasonDefault, ReasonDisabled, ReasonError}
+
+// Index returns the reason's place in [Reasons].
+func (r Reason) Index() int {
+	switch r {
+	case ReasonStatic:
+		return 0
+	case ReasonTargetingMatch:
+		return 1
+	case ReasonSplit:
+		return 2
+	case ReasonDefault:
+		return 3
+	case ReasonDisabled:
+		return 4
+	}
+	return 5
+}
+
 // ErrorCode is OpenFeature's word for what went wrong, where Reason is ERROR.
 type ErrorCode string
 
@@ -29,6 +49,7 @@ const (
 // hand out are shared and must not be changed.
 type Decision struct {
 	Flag    string          `json:"-"`
+	Index   int             `json:"-"` // of Variant in the ruleset's [Ruleset.Variants]; -1 for an unknown flag
 	Enabled bool            `json:"enabled"`
 	Variant string          `json:"variant"` // "off" while not enabled
 	Reason  Reason          `json:"reason"`

@@ -4,12 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Decode reads a definitions document, JSON or YAML, flat (an object of flag
@@ -17,17 +17,19 @@ import (
 //
 // The error is an [Errors] with every mistake that can be seen in the document
 // alone; what flags say of each other, and CEL, is checked by [Compile]. The
-// document is nil only when nothing of it could be read.
+// document is never nil and keeps its mistakes: Compile refuses it, with these
+// and its own, so that a person sees all of them at once.
 func Decode(name string, text []byte) (*Document, error) {
 	root, failed := parseDocument(text)
-	d := &decoder{source: name}
 	if failed != nil {
 		failed.Source = name
-		return nil, Errors{failed}
+		return &Document{Name: name, Errors: Errors{failed}}, Errors{failed}
 	}
+	d := &decoder{source: name}
 	doc := d.document(root)
 	if len(d.errs) > 0 {
 		sortErrors(d.errs)
+		doc.Errors = d.errs
 		return doc, d.errs
 	}
 	return doc, nil
@@ -47,11 +49,17 @@ func sortErrors(errs Errors) {
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
+const nameRule = "a name is 1 to 128 letters, digits, '_', '.' and '-', and begins with a letter or a digit"
+
 // decoder walks a document and gathers its mistakes.
 type decoder struct {
 	source string
-	flag   string // the one being read, for error texts
+	flag   string     // the one being read, for error texts
 	errs   Errors
+
+	// Of the flag being read.
+	serves     []Position // of its rules
+	badWeights bool       // its variants have mistakes: do not add them up
 }
 
 func (d *decoder) errorf(pos Position, format string, args ...any) {
@@ -72,7 +80,7 @@ func (d *decoder) object(n *node, path string, readers map[string]func(*node, st
 		case !known:
 			d.errorf(f.pos, "%sunknown field %q%s", prefix(path), clip(f.name), didYouMean(f.name, slices.Sorted(maps.Keys(readers))))
 		case seen[f.name]:
-			d.errorf(f.pos, "%sfield %q is given twice", prefix(path), f.name)
+			d.errorf(f.pos, "%sfield %q is given twice", prefix(path), clip(f.name))
 		default:
 			seen[f.name] = true
 			read(f.value, join(path, f.name))
@@ -97,16 +105,30 @@ func join(path, name string) string {
 
 // clip keeps a forged megabyte of a name out of logs.
 func clip(s string) string {
-	if len(s) > 140 {
-		return s[:140] + "…"
+	const most = 140
+	if len(s) <= most {
+		return s
 	}
-	return s
+	end := most
+	for end > most-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
+}
+
+// label gives a name that a person chose for the path in an error text: as it
+// is, or quoted, so that no name breaks a line of a log.
+func label(name string) string {
+	if namePattern.MatchString(name) {
+		return name
+	}
+	return strconv.Quote(clip(name))
 }
 
 func (n *node) describe() string {
 	switch n.kind {
 	case boolNode, numberNode:
-		return n.text
+		return clip(n.text)
 	case stringNode:
 		return strconv.Quote(clip(n.text))
 	default:
@@ -162,30 +184,29 @@ func (d *decoder) segments(n *node, path string, doc *Document) {
 	}
 	seen := map[string]bool{}
 	for _, f := range n.fields {
-		at := join(path, clip(f.name))
+		at := join(path, label(f.name))
 		if !namePattern.MatchString(f.name) {
-			d.errorf(f.pos, "%s: a name is 1 to 128 letters, digits, '_', '.', '-' and begins with a letter or digit", at)
+			d.errorf(f.pos, "%s: %s", at, nameRule)
 		}
 		if seen[f.name] {
 			d.errorf(f.pos, "%s: is given twice", at)
 		}
 		seen[f.name] = true
 		s := &Segment{Name: f.name, Source: d.source, Pos: f.pos}
-		if f.value.kind == stringNode {
-			s.When, s.Pos = f.value.text, f.value.pos
-		} else {
-			d.object(f.value, at, map[string]func(*node, string){
-				"when": func(n *node, p string) { s.When, s.Pos = d.text(n, p), n.pos },
-				"users": func(n *node, p string) {
-					if users := d.texts(n, p); users != nil {
-						s.Users = *users
-					}
-				},
+		switch f.value.kind {
+		case stringNode, boolNode:
+			s.When, s.Pos = d.condition(f.value, at), f.value.pos
+		case objectNode:
+			given := d.object(f.value, at, map[string]func(*node, string){
+				"when":        func(n *node, p string) { s.When, s.Pos = d.condition(n, p), n.pos },
+				"users":       func(n *node, p string) { s.Users = *d.texts(n, p) },
 				"description": func(n *node, p string) { d.text(n, p) },
 			})
-		}
-		if s.When == "" && s.Users == nil {
-			d.errorf(f.pos, "%s: want a CEL condition, or an object with `when` or `users`", at)
+			if !given["when"] && !given["users"] {
+				d.errorf(f.pos, "%s: want `when`, `users` or both", at)
+			}
+		default:
+			d.errorf(f.value.pos, "%s: want a CEL condition, or an object with `when` or `users`, got %s", at, f.value.describe())
 		}
 		doc.Segments = append(doc.Segments, s)
 	}
@@ -204,7 +225,7 @@ func (d *decoder) flags(n *node, doc *Document) {
 		d.flag = clip(f.name)
 		switch {
 		case !namePattern.MatchString(f.name):
-			d.errorf(f.pos, "a name is 1 to 128 letters, digits, '_', '.', '-' and begins with a letter or digit")
+			d.errorf(f.pos, "%s", nameRule)
 		case seen[f.name]:
 			d.errorf(f.pos, "is defined twice")
 		}
@@ -216,12 +237,13 @@ func (d *decoder) flags(n *node, doc *Document) {
 
 func (d *decoder) definition(f field) *Flag {
 	fl := &Flag{Name: f.name, Salt: f.name, Source: d.source, Pos: f.pos, Guard: DefaultGuard()}
-	var variantsPos Position
+	var variantsPos, untilPos Position
+	d.serves, d.badWeights = nil, false
 	seen := d.object(f.value, "", map[string]func(*node, string){
 		"active":            func(n *node, p string) { fl.Active = d.boolean(n, p) },
 		"environments":      func(n *node, p string) { fl.Environments = d.texts(n, p) },
 		"activation_date":   func(n *node, p string) { fl.ActivationDate = d.date(n, p) },
-		"deactivation_date": func(n *node, p string) { fl.DeactivationDate = d.date(n, p) },
+		"deactivation_date": func(n *node, p string) { untilPos, fl.DeactivationDate = n.pos, d.date(n, p) },
 		"depends_on":        func(n *node, p string) { fl.DependsOn = d.dependencies(n, p) },
 		"users":             func(n *node, p string) { fl.Users = d.texts(n, p) },
 		"regions":           func(n *node, p string) { fl.Regions = d.texts(n, p) },
@@ -244,7 +266,7 @@ func (d *decoder) definition(f field) *Flag {
 		"performance_baseline":   func(n *node, p string) { fl.PerformanceBaseline = d.seconds(n, p) },
 		"performance_threshold":  func(n *node, p string) { fl.PerformanceThreshold = d.count(n, p) },
 		"traffic_drop_threshold": func(n *node, p string) { fl.TrafficDropThreshold = d.percent(n, p) },
-		"guard":                  func(n *node, p string) { fl.Guard = d.guard(n, p) },
+		"guard":                  func(n *node, p string) { fl.GuardGiven, fl.Guard = true, d.guard(n, p) },
 		"rollout":                func(n *node, p string) { fl.Rollout = d.rollout(n, p) },
 		"metadata":               func(n *node, p string) { fl.Metadata = d.metadata(n, p) },
 	})
@@ -255,7 +277,7 @@ func (d *decoder) definition(f field) *Flag {
 		d.errorf(f.pos, "active: is required; want true or false")
 	}
 	if !fl.ActivationDate.IsZero() && !fl.DeactivationDate.IsZero() && !fl.ActivationDate.Before(fl.DeactivationDate) {
-		d.errorf(f.pos, "deactivation_date: %s is not after activation_date %s", fl.DeactivationDate.Format(time.RFC3339), fl.ActivationDate.Format(time.RFC3339))
+		d.errorf(untilPos, "deactivation_date: %s is not after activation_date %s", fl.DeactivationDate.Format(time.RFC3339), fl.ActivationDate.Format(time.RFC3339))
 	}
 	if seen["performance_threshold"] != seen["performance_baseline"] {
 		d.errorf(f.pos, "performance_baseline and performance_threshold: want both, or neither")
@@ -263,312 +285,4 @@ func (d *decoder) definition(f field) *Flag {
 	d.checkServing(fl, variantsPos)
 	fl.Raw = json.RawMessage(f.value.json(nil))
 	return fl
-}
-
-// checkServing checks that weights sum to 100 and that rules serve variants
-// that exist.
-func (d *decoder) checkServing(fl *Flag, pos Position) {
-	if len(fl.Variants) > 0 {
-		var sum Share
-		for _, v := range fl.Variants {
-			sum += v.Share
-		}
-		i := slices.IndexFunc(fl.Variants, func(v Variant) bool { return v.Name == On })
-		switch {
-		case sum == 0 && i >= 0:
-			fl.Variants[i].Share = wholeShare // only values were given
-		case sum != wholeShare:
-			d.errorf(pos, "variants: weights sum to %s, want 100", formatShare(sum))
-		}
-	}
-	for i := range fl.Rules {
-		r := &fl.Rules[i]
-		for _, w := range r.Serve {
-			if !fl.serves(w.Variant) {
-				d.errorf(r.Pos, "rules[%d].serve: unknown variant %q%s; known are %s", i, clip(w.Variant), didYouMean(w.Variant, fl.variantNames()), strings.Join(fl.variantNames(), ", "))
-			}
-		}
-	}
-}
-
-func (fl *Flag) serves(variant string) bool {
-	return variant == Off || slices.Contains(fl.variantNames(), variant)
-}
-
-func (fl *Flag) variantNames() []string {
-	if len(fl.Variants) == 0 {
-		return []string{On, Off}
-	}
-	names := make([]string, len(fl.Variants))
-	for i, v := range fl.Variants {
-		names[i] = v.Name
-	}
-	return names
-}
-
-func (d *decoder) variants(n *node, path string) []Variant {
-	if n.kind != objectNode {
-		d.errorf(n.pos, "%s: want an object of variant name to {weight, value}, got %s", path, n.describe())
-		return nil
-	}
-	if len(n.fields) == 0 {
-		d.errorf(n.pos, "%s: is empty; leave it out for `on` and `off`", path)
-	}
-	var out []Variant
-	for _, f := range n.fields {
-		at := join(path, clip(f.name))
-		if !namePattern.MatchString(f.name) {
-			d.errorf(f.pos, "%s: a name is 1 to 128 letters, digits, '_', '.', '-' and begins with a letter or digit", at)
-		}
-		if slices.ContainsFunc(out, func(v Variant) bool { return v.Name == f.name }) {
-			d.errorf(f.pos, "%s: is given twice", at)
-		}
-		v := Variant{Name: f.name}
-		d.object(f.value, at, map[string]func(*node, string){
-			"weight": func(n *node, p string) { v.Share, _ = d.share(n, p) },
-			"value":  func(n *node, _ string) { v.Value = n.json(nil) },
-		})
-		out = append(out, v)
-	}
-	return out
-}
-
-func (d *decoder) rules(n *node, path string) []Rule {
-	if n.kind != listNode {
-		d.errorf(n.pos, "%s: want a list of {name, when, serve}, got %s", path, n.describe())
-		return nil
-	}
-	var out []Rule
-	for i, item := range n.items {
-		at := fmt.Sprintf("%s[%d]", path, i)
-		r := Rule{Name: strconv.Itoa(i + 1), Pos: item.pos}
-		seen := d.object(item, at, map[string]func(*node, string){
-			"name": func(n *node, p string) { r.Name = d.filled(n, p) },
-			"when": func(n *node, p string) {
-				r.Pos = n.pos
-				if n.kind == boolNode { // `when: true` in YAML
-					r.When = n.text
-				} else {
-					r.When = d.filled(n, p)
-				}
-			},
-			"serve": func(n *node, p string) { r.Serve = d.serve(n, p) },
-		})
-		if item.kind == objectNode && !seen["when"] {
-			d.errorf(item.pos, "%s.when: is required; want a CEL condition", at)
-		}
-		for _, other := range out {
-			if other.Name == r.Name {
-				d.errorf(r.Pos, "%s.name: %q is the name of an earlier rule", at, clip(r.Name))
-			}
-		}
-		out = append(out, r)
-	}
-	return out
-}
-
-// serve reads a variant's name or weights that sum to 100.
-func (d *decoder) serve(n *node, path string) []Weight {
-	switch n.kind {
-	case stringNode:
-		return []Weight{{n.text, wholeShare}}
-	case boolNode: // unquoted on and off are booleans to some YAML writers
-		if n.text == "true" {
-			return []Weight{{On, wholeShare}}
-		}
-		return []Weight{{Off, wholeShare}}
-	case objectNode:
-		var out []Weight
-		var sum Share
-		for _, f := range n.fields {
-			s, _ := d.share(f.value, join(path, clip(f.name)))
-			sum += s
-			out = append(out, Weight{f.name, s})
-		}
-		if sum != wholeShare {
-			d.errorf(n.pos, "%s: weights sum to %s, want 100", path, formatShare(sum))
-		}
-		return out
-	}
-	d.errorf(n.pos, "%s: want a variant or an object of variant to weight, got %s", path, n.describe())
-	return nil
-}
-
-func (d *decoder) dependencies(n *node, path string) (out []Dependency) {
-	add := func(dep Dependency) {
-		if slices.ContainsFunc(out, func(o Dependency) bool { return o.Flag == dep.Flag }) {
-			d.errorf(dep.Pos, "%s: %q is listed twice", path, clip(dep.Flag))
-		}
-		out = append(out, dep)
-	}
-	switch n.kind {
-	case listNode:
-		for i, item := range n.items {
-			add(Dependency{Flag: d.filled(item, fmt.Sprintf("%s[%d]", path, i)), Pos: item.pos})
-		}
-	case objectNode:
-		for _, f := range n.fields {
-			at := join(path, clip(f.name))
-			dep := Dependency{Flag: f.name, Pos: f.pos}
-			if f.value.kind != boolNode || f.value.text != "true" {
-				if dep.Variant = d.filled(f.value, at); dep.Variant == Off {
-					d.errorf(f.value.pos, "%s: a dependency must be on; %q cannot be asked for", at, Off)
-				}
-			}
-			add(dep)
-		}
-	default:
-		d.errorf(n.pos, "%s: want a list of flags or an object of flag to variant, got %s", path, n.describe())
-	}
-	return out
-}
-
-func (d *decoder) metadata(n *node, path string) (m Metadata) {
-	if n.kind != objectNode {
-		d.errorf(n.pos, "%s: want an object, got %s", path, n.describe())
-		return m
-	}
-	for _, f := range n.fields {
-		at := join(path, clip(f.name))
-		switch f.name {
-		case "description":
-			m.Description = d.text(f.value, at)
-		case "owner":
-			m.Owner = d.text(f.value, at)
-		case "type":
-			m.Type = d.oneOf(f.value, at, "release", "experiment", "operational", "permission")
-		case "expires":
-			m.Expires = d.date(f.value, at)
-		}
-	}
-	return m
-}
-
-func (d *decoder) boolean(n *node, path string) bool {
-	if n.kind != boolNode {
-		d.errorf(n.pos, "%s: want true or false, got %s", path, n.describe())
-	}
-	return n.text == "true"
-}
-
-func (d *decoder) text(n *node, path string) string {
-	if n.kind != stringNode {
-		d.errorf(n.pos, "%s: want a string, got %s", path, n.describe())
-		return ""
-	}
-	return n.text
-}
-
-func (d *decoder) filled(n *node, path string) string {
-	s := d.text(n, path)
-	if s == "" && n.kind == stringNode {
-		d.errorf(n.pos, "%s: is empty", path)
-	}
-	return s
-}
-
-func (d *decoder) oneOf(n *node, path string, allowed ...string) string {
-	s := d.text(n, path)
-	if n.kind == stringNode && !slices.Contains(allowed, s) {
-		d.errorf(n.pos, "%s: want one of %s, got %q%s", path, strings.Join(allowed, ", "), clip(s), didYouMean(s, allowed))
-	}
-	return s
-}
-
-// texts reads a list of strings, numbers and booleans as texts.
-func (d *decoder) texts(n *node, path string) *[]string {
-	out := []string{}
-	if n.kind != listNode {
-		d.errorf(n.pos, "%s: want a list, got %s", path, n.describe())
-		return &out
-	}
-	for i, item := range n.items {
-		switch item.kind {
-		case stringNode, boolNode:
-			out = append(out, item.text)
-		case numberNode:
-			out = append(out, number(item.text).text)
-		default:
-			d.errorf(item.pos, "%s[%d]: want a string or a number, got %s", path, i, item.describe())
-		}
-	}
-	return &out
-}
-
-func (d *decoder) number(n *node, path, want string, ok func(float64) bool) (float64, bool) {
-	if n.kind != numberNode {
-		hint := ""
-		if n.kind == stringNode {
-			if _, err := strconv.ParseFloat(strings.TrimSuffix(n.text, "%"), 64); err == nil {
-				hint = "; without quotes or %"
-			}
-		}
-		d.errorf(n.pos, "%s: want %s, got %s%s", path, want, n.describe(), hint)
-		return 0, false
-	}
-	f, err := strconv.ParseFloat(n.text, 64)
-	if err != nil || !ok(f) {
-		d.errorf(n.pos, "%s: want %s, got %s", path, want, clip(n.text))
-		return 0, false
-	}
-	return f, true
-}
-
-// share reads a percentage of 0 to 100 with up to three decimals.
-func (d *decoder) share(n *node, path string) (Share, bool) {
-	f, ok := d.number(n, path, "0 to 100", func(f float64) bool { return f >= 0 && f <= 100 })
-	if !ok {
-		return 0, false
-	}
-	thousandths := math.Round(f * 1000)
-	if math.Abs(f*1000-thousandths) > 1e-6 {
-		d.errorf(n.pos, "%s: want at most three decimals, got %s", path, n.text)
-		return 0, false
-	}
-	return Share(thousandths) * (perCent / 1000), true
-}
-
-func formatShare(s Share) string {
-	return strconv.FormatFloat(s.Percent(), 'f', -1, 64)
-}
-
-func (d *decoder) count(n *node, path string) *int64 {
-	f, ok := d.number(n, path, "a whole number, 0 or more", func(f float64) bool { return f >= 0 && f == math.Trunc(f) && f < 1<<53 })
-	if !ok {
-		return nil
-	}
-	i := int64(f)
-	return &i
-}
-
-func (d *decoder) seconds(n *node, path string) *time.Duration {
-	f, ok := d.number(n, path, "seconds, more than 0 and at most 86400", func(f float64) bool { return f > 0 && f <= 86400 })
-	if !ok {
-		return nil
-	}
-	s := time.Duration(f * float64(time.Second))
-	return &s
-}
-
-func (d *decoder) percent(n *node, path string) *float64 {
-	f, ok := d.number(n, path, "a percentage, more than 0 and below 100", func(f float64) bool { return f > 0 && f < 100 })
-	if !ok {
-		return nil
-	}
-	return &f
-}
-
-var dateLayouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02"}
-
-// date reads RFC 3339; without an offset it is UTC, without a time midnight.
-func (d *decoder) date(n *node, path string) time.Time {
-	if n.kind == stringNode || n.kind == numberNode {
-		for _, layout := range dateLayouts {
-			if t, err := time.Parse(layout, n.text); err == nil {
-				return t.UTC()
-			}
-		}
-	}
-	d.errorf(n.pos, `%s: want a date as "2026-01-31T12:00:00Z", got %s`, path, n.describe())
-	return time.Time{}
 }

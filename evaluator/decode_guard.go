@@ -2,6 +2,9 @@ package evaluator
 
 import (
 	"fmt"
+	"math"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,6 +14,9 @@ func (d *decoder) guard(n *node, path string) Guard {
 	g := DefaultGuard()
 	if n.kind == boolNode {
 		g.Enabled = n.text == "true"
+		return g
+	}
+	if !d.isSection(n, path) {
 		return g
 	}
 	d.object(n, path, map[string]func(*node, string){
@@ -32,12 +38,24 @@ func (d *decoder) guard(n *node, path string) Guard {
 	return g
 }
 
+// isSection complains of what is neither a boolean nor an object.
+func (d *decoder) isSection(n *node, path string) bool {
+	if n.kind != objectNode {
+		d.errorf(n.pos, "%s: want true, false or an object, got %s", path, n.describe())
+		return false
+	}
+	return true
+}
+
 func (d *decoder) errorGuard(n *node, path string) *ErrorGuard {
 	g := DefaultGuard().Errors
 	if n.kind == boolNode {
 		if n.text == "false" {
 			return nil
 		}
+		return g
+	}
+	if !d.isSection(n, path) {
 		return g
 	}
 	d.object(n, path, map[string]func(*node, string){
@@ -49,6 +67,8 @@ func (d *decoder) errorGuard(n *node, path string) *ErrorGuard {
 	})
 	return g
 }
+
+var headerPattern = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$") // RFC 9110, section 5.6.2
 
 func (d *decoder) responseMatches(n *node, path string) (out []ResponseMatch) {
 	if n.kind != listNode {
@@ -64,15 +84,27 @@ func (d *decoder) responseMatches(n *node, path string) (out []ResponseMatch) {
 					d.errorf(n.pos, "%s: want an object of header to value, got %s", p, n.describe())
 					return
 				}
+				if len(n.fields) == 0 {
+					d.errorf(n.pos, "%s: is empty, and would match every response", p)
+				}
 				m.Header = make(map[string]string, len(n.fields))
 				for _, f := range n.fields {
-					m.Header[f.name] = d.text(f.value, join(p, clip(f.name)))
+					if !headerPattern.MatchString(f.name) {
+						d.errorf(f.pos, "%s: %q is not the name of a header", p, clip(f.name))
+					}
+					if _, given := m.Header[f.name]; given {
+						d.errorf(f.pos, "%s: field %q is given twice", p, clip(f.name))
+					}
+					m.Header[f.name] = d.text(f.value, join(p, label(f.name)))
 				}
 			},
 			"status": func(n *node, p string) {
 				items := []*node{n}
 				if n.kind == listNode {
 					items = n.items
+				}
+				if len(items) == 0 {
+					d.errorf(n.pos, "%s: is empty, and would match every response", p)
 				}
 				for _, item := range items {
 					f, _ := d.number(item, p, "a status from 200 to 599", func(f float64) bool { return f >= 200 && f <= 599 && f == float64(int(f)) })
@@ -94,6 +126,9 @@ func (d *decoder) latencyGuard(n *node, path string) *LatencyGuard {
 		if n.text == "false" {
 			return nil
 		}
+		return g
+	}
+	if !d.isSection(n, path) {
 		return g
 	}
 	d.object(n, path, map[string]func(*node, string){
@@ -131,7 +166,7 @@ func (d *decoder) fraction(n *node, path string, most float64) float64 {
 func (d *decoder) duration(n *node, path string, least, most time.Duration) time.Duration {
 	v, err := parseDuration(n.text)
 	if n.kind != stringNode || err != nil || v < least || v > most {
-		d.errorf(n.pos, `%s: want a duration as "30s", from %s to %s, got %s`, path, least, most, n.describe())
+		d.errorf(n.pos, `%s: want a duration as "30s", from %s to %s, got %s`, path, formatDuration(least), formatDuration(most), n.describe())
 		return least
 	}
 	return v
@@ -140,17 +175,35 @@ func (d *decoder) duration(n *node, path string, least, most time.Duration) time
 func parseDuration(s string) (time.Duration, error) {
 	if days, found := strings.CutSuffix(s, "d"); found {
 		f, err := strconv.ParseFloat(days, 64)
+		if err == nil && !(math.Abs(f) <= 100_000) {
+			err = strconv.ErrRange
+		}
 		return time.Duration(f * 24 * float64(time.Hour)), err
 	}
 	return time.ParseDuration(s)
 }
 
+// formatDuration writes a round duration without the zeros of its parts.
+func formatDuration(d time.Duration) string {
+	day := 24 * time.Hour
+	switch {
+	case d >= day && d%day == 0:
+		return strconv.Itoa(int(d/day)) + "d"
+	case d >= time.Hour && d%time.Hour == 0:
+		return strconv.Itoa(int(d/time.Hour)) + "h"
+	case d >= time.Minute && d%time.Minute == 0:
+		return strconv.Itoa(int(d/time.Minute)) + "m"
+	}
+	return d.String()
+}
+
 func (d *decoder) rollout(n *node, path string) *Rollout {
 	r := &Rollout{}
+	approvePos := n.pos
 	seen := d.object(n, path, map[string]func(*node, string){
 		"steps":   func(n *node, p string) { r.Steps = d.steps(n, p) },
 		"bake":    func(n *node, p string) { r.Bake = d.duration(n, p, 0, 30*24*time.Hour) },
-		"approve": func(n *node, p string) { r.Approve = d.steps(n, p) },
+		"approve": func(n *node, p string) { approvePos, r.Approve = n.pos, d.steps(n, p) },
 		"over":    func(n *node, p string) { r.Over = d.duration(n, p, time.Minute, 365*24*time.Hour) },
 		"min_requests": func(n *node, p string) {
 			if c := d.count(n, p); c != nil {
@@ -162,21 +215,20 @@ func (d *decoder) rollout(n *node, path string) *Rollout {
 		d.errorf(n.pos, "%s: want `steps` or `over`", path)
 	}
 	for _, a := range r.Approve {
-		found := false
-		for _, s := range r.Steps {
-			found = found || s == a
-		}
-		if !found {
-			d.errorf(n.pos, "%s.approve: %s is not one of the steps", path, formatShare(a))
+		if !slices.Contains(r.Steps, a) {
+			d.errorf(approvePos, "%s.approve: %s is not one of the steps", path, formatShare(a))
 		}
 	}
 	return r
 }
 
 func (d *decoder) steps(n *node, path string) (out []Share) {
-	if n.kind != listNode || len(n.items) == 0 {
+	if n.kind != listNode {
 		d.errorf(n.pos, "%s: want a list of percentages, got %s", path, n.describe())
 		return nil
+	}
+	if len(n.items) == 0 {
+		d.errorf(n.pos, "%s: is empty", path)
 	}
 	for i, item := range n.items {
 		s, ok := d.share(item, fmt.Sprintf("%s[%d]", path, i))

@@ -10,6 +10,7 @@ type Document struct {
 	Name     string     // of the source, for error texts
 	Segments []*Segment // in the order of the text
 	Flags    []*Flag    // in the order of the text
+	Errors   Errors     // the mistakes that Decode found; Compile refuses the document
 }
 
 // Segment is a named condition that rules share: segment("NAME") in CEL.
@@ -48,9 +49,10 @@ type Flag struct {
 	PerformanceThreshold *int64         // slow canary requests
 	TrafficDropThreshold *float64       // per cent
 
-	Guard    Guard
-	Rollout  *Rollout
-	Metadata Metadata
+	Guard      Guard
+	GuardGiven bool // the definition has a `guard` field
+	Rollout    *Rollout
+	Metadata   Metadata
 
 	Source string          // of the document that defines it
 	Pos    Position        // of its name there
@@ -77,7 +79,7 @@ type Dependency struct {
 // Rule serves a variant, or weights, to those for whom When holds.
 type Rule struct {
 	Name  string   // its number from 1 unless given
-	When  string   // CEL over the attributes
+	When  string   // CEL over the attributes; "" holds for everybody
 	Serve []Weight // empty: on as the flag's variants are weighted
 	Pos   Position
 }

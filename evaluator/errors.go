@@ -2,6 +2,7 @@ package evaluator
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -13,10 +14,10 @@ type Position struct {
 
 // Error is one mistake in a definitions document.
 type Error struct {
-	Source  string `json:"source,omitempty"`
-	Pos     Position
-	Flag    string `json:"flag,omitempty"` // "" outside of a flag
-	Message string `json:"message"`
+	Source  string   `json:"source,omitempty"`
+	Pos     Position `json:"pos,omitzero"`
+	Flag    string   `json:"flag,omitempty"` // "" outside of a flag
+	Message string   `json:"message"`
 }
 
 // Error gives `source:line:column: flag "name": message`.
@@ -24,7 +25,10 @@ func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Source)
 	if e.Pos.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", e.Pos.Line, e.Pos.Column)
+		if b.Len() > 0 {
+			b.WriteByte(':')
+		}
+		fmt.Fprintf(&b, "%d:%d", e.Pos.Line, e.Pos.Column)
 	}
 	if b.Len() > 0 {
 		b.WriteString(": ")
@@ -70,42 +74,61 @@ func (es Errors) Unwrap() []error {
 // didYouMean gives ` (did you mean "x"?)` for the known name nearest to given,
 // or "" when none is near.
 func didYouMean(given string, known []string) string {
+	if len(given) > 200 {
+		return ""
+	}
+	lower, words := strings.ToLower(given), sortedWords(given)
 	best, bestDistance := "", 0
 	for _, k := range known {
-		d := distance(strings.ToLower(given), strings.ToLower(k))
-		near := d <= max(2, len(k)/3)
-		// A name that contains the other is near too: "rollout" for "percentage_rollout".
-		if !near && len(given) >= 4 && (strings.Contains(k, given) || strings.Contains(given, k)) {
-			near, d = true, len(k)
+		d, short := 0, min(len(given), len(k))
+		switch {
+		case sortedWords(k) == words: // rollout_percentage for percentage_rollout
+		case short >= 4 && (strings.Contains(k, given) || strings.Contains(given, k)): // rollout for percentage_rollout
+			d = len(k)
+		default:
+			d = distance(lower, strings.ToLower(k))
+			if d >= short || d > max(1, short/3) {
+				continue
+			}
 		}
-		if near && (best == "" || d < bestDistance) {
+		if best == "" || d < bestDistance {
 			best, bestDistance = k, d
 		}
 	}
-	if best == "" || len(given) > 200 {
+	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf(" (did you mean %q?)", best)
 }
 
-// distance is Levenshtein's: the fewest one-letter edits from a to b.
+func sortedWords(name string) string {
+	words := strings.Split(strings.ToLower(name), "_")
+	slices.Sort(words)
+	return strings.Join(words, "_")
+}
+
+// distance is the fewest one-letter edits and swaps of neighbours from a to b
+// (optimal string alignment).
 func distance(a, b string) int {
 	if len(a) > 200 || len(b) > 200 {
 		return 200
 	}
-	row := make([]int, len(b)+1)
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
+		before, last, row = last, row, before
 		row[0] = i
 		for j := 1; j <= len(b); j++ {
-			cost := diagonal
-			if a[i-1] != b[j-1] {
-				cost = 1 + min(diagonal, row[j], row[j-1])
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
 			}
-			diagonal, row[j] = row[j], cost
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
 		}
 	}
 	return row[len(b)]

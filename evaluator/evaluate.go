@@ -29,7 +29,7 @@ type decided struct {
 
 // Reset begins a new evaluation of c at now.
 func (e *Evaluation) Reset(r *Ruleset, c *Context, now time.Time) {
-	e.rules, e.ctx, e.now = r, c, now.UnixNano()
+	e.rules, e.ctx, e.now = r, c, unixNano(now)
 	e.count, e.trace = 0, nil
 	clear(e.all)
 	e.all = e.all[:0]
@@ -170,7 +170,7 @@ func (e *Evaluation) alone(f *compiled) *Decision {
 			if len(f.enabledWeights) > 1 && e.bucketKey(f) == "" { // always on, even without what it is split by
 				return &f.user[f.enabledWeights[0].variant]
 			}
-			return f.user.pick(e, f, f.enabledWeights, "/variant")
+			return f.user.pick(e, f, f.enabledWeights, variantPurpose)
 		}
 	}
 	for k := range f.rules {
@@ -226,9 +226,17 @@ func (e *Evaluation) dependency(dep *dependency) *Decision {
 
 // rule returns the rule's decision, or nil when it does not hold.
 func (e *Evaluation) rule(f *compiled, r *rule) *Decision {
-	ok, why, err := r.when.holds(&activation{e.ctx, e.rules.segments})
+	ok, why, text := true, "", "true"
+	var err error
+	if r.when != nil {
+		text = r.when.text
+		ok, why, err = r.when.holds(&activation{ctx: e.ctx, segments: e.rules.segments, explain: e.trace != nil})
+	}
 	if e.trace != nil {
-		e.step("rule:"+r.name, ok, "%s %s", r.when.text, why)
+		if why != "" {
+			why = ": " + why
+		}
+		e.step("rule:"+r.name, ok, "%s%s", text, why)
 	}
 	if err != nil {
 		d := f.off(ReasonError, string(General))
@@ -258,10 +266,10 @@ func (e *Evaluation) rollout(f *compiled) *Decision {
 		if b >= f.threshold {
 			return f.rolledOut
 		}
-		return f.split.pick(e, f, f.weights, "/variant")
+		return f.split.pick(e, f, f.weights, variantPurpose)
 	}
 	if len(f.weights) > 1 {
-		return f.split.pick(e, f, f.weights, "/variant")
+		return f.split.pick(e, f, f.weights, variantPurpose)
 	}
 	return f.static.pick(e, f, f.weights, "")
 }
@@ -273,6 +281,9 @@ func (e *Evaluation) bucketKey(f *compiled) string {
 	}
 	return e.ctx.Get(f.def.HashBy).text
 }
+
+// variantPurpose is of the hash by which a flag's own weights are dealt out.
+const variantPurpose = "/variant"
 
 // pick chooses the variant by weight, with a hash of its own for each purpose,
 // so that variants are independent of the rollout and of each other.

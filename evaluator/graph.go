@@ -16,6 +16,9 @@ func (c *compiler) checkCycles() {
 		}
 		if g := p.flags[i].group; g >= 0 {
 			for _, m := range p.groups[g].members {
+				if m == i {
+					continue
+				}
 				for _, d := range p.flags[m].dependencies {
 					to = append(to, d.index)
 				}
@@ -25,24 +28,42 @@ func (c *compiler) checkCycles() {
 	}
 	for _, cycle := range cycles(len(p.flags), edges) {
 		f := p.flags[cycle[0]].def
-		names := make([]string, len(cycle))
-		for i, n := range cycle {
-			names[i] = p.flags[n].def.Name
-		}
-		via := "depends_on"
-		for _, n := range cycle {
-			if p.flags[n].group >= 0 {
-				via = "depends_on (with the flags of its exclusive group)"
+		path := []string{f.Name}
+		why := ""
+		for k, to := range cycle[1:] {
+			from := &p.flags[cycle[k]]
+			if !from.dependsOn(to) { // by way of another of its group
+				for _, m := range p.groups[from.group].members {
+					if p.flags[m].dependsOn(to) {
+						path = append(path, p.flags[m].def.Name)
+						why = fmt.Sprintf("; flags of the exclusive group %q are decided together", clip(from.def.Exclusive))
+						break
+					}
+				}
 			}
+			path = append(path, p.flags[to].def.Name)
 		}
-		c.errorf(f, f.Pos, "%s: cycle %s", via, strings.Join(names, " → "))
+		c.errorf(f, f.Pos, "depends_on: cycle %s%s", joinPath(path), why)
 	}
+}
+
+func (f *compiled) dependsOn(index int) bool {
+	return slices.ContainsFunc(f.dependencies, func(d dependency) bool { return d.index == index })
+}
+
+// joinPath writes a path, of a long one its ends.
+func joinPath(names []string) string {
+	const most = 20
+	if n := len(names); n > most {
+		names = slices.Concat(names[:most/2], []string{fmt.Sprintf("… %d more …", n-most)}, names[n-most/2:])
+	}
+	return strings.Join(names, " → ")
 }
 
 func (c *compiler) checkSegmentCycles() {
 	names := c.segmentNames()
 	edges := func(i int) (to []int) {
-		if s := c.program.segments[names[i]]; s != nil && s.when != nil {
+		if s := c.program.segments[segmentVariable(names[i])]; s != nil && s.when != nil {
 			for _, used := range s.when.uses {
 				if j := slices.Index(names, used); j >= 0 {
 					to = append(to, j)
@@ -56,8 +77,7 @@ func (c *compiler) checkSegmentCycles() {
 		for i, n := range cycle {
 			path[i] = names[n]
 		}
-		s := c.segments[path[0]]
-		c.errs = append(c.errs, &Error{Source: s.Source, Pos: s.Pos, Message: fmt.Sprintf("segments.%s: cycle %s", s.Name, strings.Join(path, " → "))})
+		c.segmentErrorf(c.segments[path[0]], "cycle %s", joinPath(path))
 	}
 }
 
@@ -95,33 +115,49 @@ func cycles(n int, edges func(int) []int) (found [][]int) {
 	return found
 }
 
-// closeReads adds to each flag the attributes that the flags it waits for read.
-func (c *compiler) closeReads() {
-	p := c.program
-	own := make([][]string, len(p.flags))
-	for i := range p.flags {
-		own[i] = p.flags[i].reads
-	}
-	for i := range p.flags {
-		seen := make([]bool, len(p.flags))
-		todo := []int{i}
+// close adds to each flag the attributes that the flags it waits for read.
+func (p *Program) close() { p.reads = closeReads(p.flags, p.groups, nil) }
+
+// closeReads returns the attributes that each flag's decision can depend on:
+// its own, those in more, and those of the flags it waits for.
+func closeReads(flags []compiled, groups []group, more map[int]string) [][]string {
+	all := make([][]string, len(flags))
+	seen := make([]int, len(flags)) // by whom a flag was visited last, from 1
+	for i := range flags {
+		if len(flags[i].dependencies) == 0 && flags[i].group < 0 {
+			reads := slices.Clone(flags[i].reads)
+			if name, ok := more[i]; ok {
+				reads = append(reads, name)
+			}
+			all[i] = sortedUnique(reads)
+			continue
+		}
 		var reads []string
+		todo := []int{i}
 		for len(todo) > 0 {
 			j := todo[len(todo)-1]
 			todo = todo[:len(todo)-1]
-			if seen[j] {
+			if seen[j] == i+1 {
 				continue
 			}
-			seen[j] = true
-			reads = append(reads, own[j]...)
-			for _, d := range p.flags[j].dependencies {
+			seen[j] = i + 1
+			reads = append(reads, flags[j].reads...)
+			if name, ok := more[j]; ok {
+				reads = append(reads, name)
+			}
+			for _, d := range flags[j].dependencies {
 				todo = append(todo, d.index)
 			}
-			if g := p.flags[j].group; g >= 0 {
-				todo = append(todo, p.groups[g].members...)
+			if g := flags[j].group; g >= 0 {
+				todo = append(todo, groups[g].members...)
 			}
 		}
-		slices.Sort(reads)
-		p.flags[i].reads = slices.Compact(reads)
+		all[i] = sortedUnique(reads)
 	}
+	return all
+}
+
+func sortedUnique(s []string) []string {
+	slices.Sort(s)
+	return slices.Compact(s)
 }

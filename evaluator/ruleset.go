@@ -1,6 +1,10 @@
 package evaluator
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // State is what was flipped at run time for one flag; the zero State is none.
 type State struct {
@@ -27,6 +31,7 @@ type Ruleset struct {
 	flags    []compiled
 	groups   []group
 	segments map[string]*segment
+	reads    [][]string
 	states   map[string]State
 }
 
@@ -34,8 +39,8 @@ type Ruleset struct {
 // state of unknown flags is ignored. It parses nothing: a thousand flags take
 // well under a millisecond.
 func (p *Program) With(states map[string]State) *Ruleset {
-	r := &Ruleset{program: p, flags: make([]compiled, len(p.flags)), groups: p.groups, segments: p.segments, states: states}
-	copy(r.flags, p.flags)
+	r := &Ruleset{program: p, flags: slices.Clone(p.flags), groups: p.groups, segments: p.segments, reads: p.reads, states: maps.Clone(states)}
+	var hashed map[int]string // flags that hash an attribute only because of their state
 	for i := range r.flags {
 		f := &r.flags[i]
 		s := states[f.def.Name]
@@ -53,6 +58,12 @@ func (p *Program) With(states map[string]State) *Ruleset {
 		case s.Share != nil:
 			f.threshold = int64(*s.Share)
 			f.splits = f.threshold > 0 && f.threshold < wholeShare || len(f.weights) > 1
+			if f.threshold < wholeShare && !slices.Contains(f.reads, f.hashName()) {
+				if hashed == nil {
+					hashed = map[int]string{}
+				}
+				hashed[i] = f.hashName()
+			}
 		case f.def.Percentage != nil:
 			f.threshold = int64(*f.def.Percentage)
 		default:
@@ -62,6 +73,9 @@ func (p *Program) With(states map[string]State) *Ruleset {
 		if name := f.def.FallbackFor; name != "" && states[name].Tripped == "" {
 			f.standby = f.off(ReasonDisabled, "fallback_for:"+name)
 		}
+	}
+	if hashed != nil {
+		r.reads = closeReads(r.flags, r.groups, hashed)
 	}
 	return r
 }
@@ -87,13 +101,40 @@ func (r *Ruleset) State(i int) State { return r.states[r.flags[i].def.Name] }
 // Share returns the percentage in force for flag i, the whole when it has none.
 func (r *Ruleset) Share(i int) Share { return Share(r.flags[i].threshold) }
 
+// InForce tells whether flag i can be on for anybody in the environment at
+// now, as far as that can be told without a context and other flags.
+func (r *Ruleset) InForce(i int, environment string, now time.Time) bool {
+	f := &r.flags[i]
+	n := unixNano(now)
+	if f.gate != nil || n < f.from || n >= f.until || f.standby != nil {
+		return false
+	}
+	if !f.everywhere && !slices.Contains(f.environments, environment) {
+		return false
+	}
+	return f.threshold > 0 || len(f.users) > 0 || len(f.rules) > 0
+}
+
+// StableUntil returns the next moment after now at which a decision can change
+// by itself, because a date is reached; zero: none.
+func (r *Ruleset) StableUntil(now time.Time) (next time.Time) {
+	for i := range r.flags {
+		for _, t := range []time.Time{r.flags[i].def.ActivationDate, r.flags[i].def.DeactivationDate} {
+			if t.After(now) && (next.IsZero() || t.Before(next)) {
+				next = t
+			}
+		}
+	}
+	return next
+}
+
 // Splits tells whether flag i divides its users by a hash, so that there are a
 // canary and a control to compare.
 func (r *Ruleset) Splits(i int) bool { return r.flags[i].splits }
 
 // Reads returns the names of the attributes that flag i's decision can depend
 // on, sorted; "*" stands for all. Must not be changed.
-func (r *Ruleset) Reads(i int) []string { return r.flags[i].reads }
+func (r *Ruleset) Reads(i int) []string { return r.reads[i] }
 
 // Variants returns the names of all variants flag i can serve, `off` among
 // them. Must not be changed.
@@ -108,7 +149,7 @@ func (r *Ruleset) Program() *Program { return r.program }
 // Unknown is the decision for a flag that nobody defines.
 func Unknown(name string) *Decision {
 	return &Decision{
-		Flag: name, Variant: Off, Reason: ReasonError, Detail: string(FlagNotFound),
+		Flag: name, Index: -1, Variant: Off, Reason: ReasonError, Detail: string(FlagNotFound),
 		Code: FlagNotFound, Message: "flag " + quoteClipped(name) + " is not defined",
 	}
 }

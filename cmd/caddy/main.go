@@ -7,6 +7,7 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	_ "github.com/seed-6adbc061/caddy-feature-flags"
 )
 
 func main() {

@@ -1,0 +1,405 @@
+package caddymodule
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/sources"
+)
+
+func init() {
+	caddy.RegisterModule((*App)(nil))
+	caddy.RegisterModule((*Handler)(nil))
+	caddy.RegisterModule((*Route)(nil))
+	caddy.RegisterModule((*Match)(nil))
+	caddy.RegisterModule((*Policy)(nil))
+	caddy.RegisterModule((*Admin)(nil))
+}
+
+// App holds the definitions of all feature flags and what was flipped at run
+// time. Bad definitions refuse the config; definitions that turn bad later
+// leave the last good ones in force.
+type App struct {
+	// Sources of definitions, merged in order: of a flag that several define
+	// the last one holds.
+	Sources []Source `json:"sources,omitempty"`
+
+	// Environment that the flags' `environments` are compared with.
+	// Placeholders are resolved when the config is loaded. Default: production.
+	Environment string `json:"environment,omitempty"`
+
+	// State says where trips, overrides and the audit log are kept.
+	State *State `json:"state,omitempty"`
+
+	ctx         caddy.Context
+	log         *zap.Logger
+	quiet       *quietLog
+	environment string
+	dir         string // of the state; set while the engine is held
+	engine      *engine
+	events      *caddyevents.App
+	sources     []*liveSource
+
+	rules    atomic.Pointer[rules]
+	program  atomic.Pointer[evaluator.Program]
+	reload   sync.Mutex // orders reloads: compiling takes long and must not hold up a trip
+	mu       sync.Mutex // orders writers of rules and program
+	failing  atomic.Pointer[reloadFailure]
+	stream   stream
+	starters []func()
+	mentions []mention
+	started  time.Time
+	stop     context.CancelFunc
+	watching sync.WaitGroup
+}
+
+// Source is a source of definitions.
+type Source struct {
+	// Type is file.
+	Type string `json:"type"`
+
+	// Path of the file; placeholders are resolved when the config is loaded.
+	Path string `json:"path,omitempty"`
+
+	// Poll is how often it is looked at. Default: 2s; at least 100ms.
+	Poll caddy.Duration `json:"poll,omitempty"`
+}
+
+// State says where run-time state is kept.
+type State struct {
+	// Type is local (a directory, the default) or memory (lost when Caddy
+	// ends).
+	Type string `json:"type,omitempty"`
+
+	// Path of the directory; placeholders are resolved when the config is
+	// loaded. Default: feature_flags under Caddy's data directory.
+	Path string `json:"path,omitempty"`
+}
+
+// liveSource is a source with what it last said.
+type liveSource struct {
+	sources.Source
+	text sources.Document
+	doc  *evaluator.Document
+	err  error
+}
+
+type reloadFailure struct {
+	since time.Time
+	err   error
+}
+
+// mention is a flag that the config names.
+type mention struct{ where, flag string }
+
+// CaddyModule returns the module's information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "feature_flags", New: func() caddy.Module { return new(App) }}
+}
+
+// appOf returns the app of the config being loaded; one without any source
+// when the config has none.
+func appOf(ctx caddy.Context) (*App, error) {
+	v, err := ctx.App("feature_flags")
+	if err != nil {
+		return nil, fmt.Errorf("loading feature_flags: %w", err)
+	}
+	return v.(*App), nil
+}
+
+// Provision reads and checks all definitions.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	a.log = ctx.Logger()
+	a.quiet = newQuietLog(a.log)
+	repl := caddy.NewReplacer()
+	environment, err := repl.ReplaceOrErr(a.Environment, true, true)
+	if err != nil {
+		return fmt.Errorf("environment: %w", err)
+	}
+	a.environment = cmp.Or(environment, "production")
+
+	events, err := ctx.App("events")
+	if err != nil {
+		return fmt.Errorf("loading events: %w", err)
+	}
+	a.events = events.(*caddyevents.App)
+
+	dir, err := a.State.directory(repl)
+	if err != nil {
+		return err
+	}
+	if a.engine, err = loadEngine(dir); err != nil {
+		return err
+	}
+	a.dir = dir
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	if err := a.openSources(repl); err != nil {
+		return err
+	}
+	program, err := a.compile()
+	if err != nil {
+		return fmt.Errorf("feature flags:\n%w", err)
+	}
+	a.program.Store(program)
+	a.rules.Store(bind(program.With(a.engine.states()), a.engine))
+	return nil
+}
+
+func (s *State) directory(repl *caddy.Replacer) (string, error) {
+	if s == nil {
+		s = &State{}
+	}
+	switch s.Type {
+	case "", "local":
+	case "memory":
+		if s.Path != "" {
+			return "", fmt.Errorf("state: memory takes no path, got %q", s.Path)
+		}
+		return "", nil
+	default:
+		return "", fmt.Errorf("state: want local or memory, got %q", s.Type)
+	}
+	path, err := repl.ReplaceOrErr(s.Path, true, true)
+	if err != nil {
+		return "", fmt.Errorf("state: %w", err)
+	}
+	if path == "" {
+		return filepath.Join(caddy.AppDataDir(), "feature_flags"), nil
+	}
+	return filepath.Abs(path)
+}
+
+func (a *App) openSources(repl *caddy.Replacer) error {
+	var errs []error
+	for i, s := range a.Sources {
+		if s.Type != "file" {
+			errs = append(errs, fmt.Errorf("sources[%d]: want file, got %q", i, s.Type))
+			continue
+		}
+		path, err := repl.ReplaceOrErr(s.Path, true, true)
+		if err != nil || path == "" {
+			errs = append(errs, fmt.Errorf("sources[%d]: path: %q: want a file: %w", i, s.Path, cmp.Or(err, errors.New("empty"))))
+			continue
+		}
+		src := &liveSource{Source: &sources.File{Path: path, Poll: time.Duration(s.Poll)}}
+		src.take(src.Load(a.ctx))
+		if src.err != nil {
+			errs = append(errs, src.err)
+		}
+		a.sources = append(a.sources, src)
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("feature flags:\n%w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// take decodes a new version of a source's text; a bad one leaves the last
+// good document.
+func (s *liveSource) take(text sources.Document, err error) {
+	if err != nil {
+		s.err = err
+		return
+	}
+	doc, err := evaluator.Decode(text.Name, text.Body)
+	if s.err = err; err == nil {
+		s.doc, s.text = doc, text
+	}
+}
+
+// compile merges what the sources last said.
+func (a *App) compile() (*evaluator.Program, error) {
+	docs := make([]*evaluator.Document, 0, len(a.sources))
+	for _, s := range a.sources {
+		docs = append(docs, s.doc)
+	}
+	return evaluator.Compile(docs...)
+}
+
+// Start puts the definitions in force and begins to watch their sources.
+func (a *App) Start() error {
+	a.started = time.Now()
+	a.engine.listen(a)
+	a.mu.Lock()
+	a.swap()
+	a.mu.Unlock()
+	for _, f := range a.starters {
+		f()
+	}
+	a.checkMentions()
+	watch, stop := context.WithCancel(context.Background())
+	a.stop = stop
+	for _, s := range a.sources {
+		a.watching.Go(func() {
+			s.Watch(watch, func(text sources.Document, err error) { a.changed(s, text, err) })
+		})
+	}
+	a.log.Info("feature flags in force", zap.Int("flags", a.rules.Load().Len()), zap.String("environment", a.environment), zap.String("state", cmp.Or(a.dir, "memory")))
+	if n, ok := a.engine.firstHealth(); ok {
+		a.tell(n)
+	}
+	return nil
+}
+
+// Stop ends the watching; requests under way go on with what they have.
+func (a *App) Stop() error {
+	if a.stop != nil {
+		a.stop()
+		a.watching.Wait()
+	}
+	a.engine.leave(a)
+	a.stream.close()
+	return nil
+}
+
+// Cleanup gives the engine back.
+func (a *App) Cleanup() error {
+	if a.engine != nil {
+		releaseEngine(a.dir)
+	}
+	return nil
+}
+
+// onStart has f called when the config goes into force.
+func (a *App) onStart(f func()) { a.starters = append(a.starters, f) }
+
+// mention notes flags that the config names, to warn of unknown ones.
+func (a *App) mention(where string, flags []string) {
+	for _, f := range flags {
+		a.mentions = append(a.mentions, mention{where, f})
+	}
+}
+
+func (a *App) checkMentions() {
+	r := a.rules.Load()
+	for _, m := range a.mentions {
+		if r.Index(m.flag) < 0 {
+			a.log.Warn("the config names a flag that nobody defines; it is off", zap.String("flag", m.flag), zap.String("in", m.where))
+		}
+	}
+}
+
+// swap makes and publishes rules of the program and the state. The caller must
+// hold mu.
+func (a *App) swap() {
+	r := bind(a.program.Load().With(a.engine.states()), a.engine)
+	a.engine.configure(r, time.Now(), a.environment)
+	a.rules.Store(r)
+}
+
+// stateChanged is part of listener.
+func (a *App) stateChanged() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.swap()
+}
+
+// inForce is part of listener.
+func (a *App) inForce(flag string, now time.Time) bool {
+	r := a.rules.Load()
+	i := r.Index(flag)
+	return i >= 0 && r.InForce(i, a.environment, now)
+}
+
+// definition is part of listener.
+func (a *App) definition(flag string) string {
+	r := a.rules.Load()
+	i := r.Index(flag)
+	if i < 0 {
+		return ""
+	}
+	sum := sha256.Sum256(r.Definition(i).Raw)
+	return hex.EncodeToString(sum[:8])
+}
+
+// changed takes a new version of a source, or its failure.
+func (a *App) changed(s *liveSource, text sources.Document, err error) {
+	defer a.survive("reloading definitions")
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	last := s.doc
+	s.take(text, err)
+	failed := a.sourceErrors()
+	var program *evaluator.Program
+	if failed == nil {
+		if program, failed = a.compile(); failed != nil {
+			s.doc = last
+		}
+	}
+	if failed == nil {
+		a.mu.Lock()
+		a.program.Store(program)
+		a.swap()
+		a.mu.Unlock()
+	}
+	now := time.Now()
+	if failed != nil {
+		if old := a.failing.Load(); old == nil || old.err.Error() != failed.Error() {
+			a.failing.Store(&reloadFailure{now, failed})
+			a.tell(news{Event: eventReloadFailed, At: now, Reason: failed.Error()})
+		}
+		return
+	}
+	a.failing.Store(nil)
+	a.tell(news{Event: eventReloaded, At: now, Reason: s.Name(), Data: map[string]any{"source": s.Name(), "flags": a.rules.Load().Len()}})
+	a.checkMentions()
+}
+
+func (a *App) sourceErrors() error {
+	var errs []error
+	for _, s := range a.sources {
+		if s.err != nil {
+			errs = append(errs, s.err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// survive keeps a panic in our own code from failing a request; deferred.
+func (a *App) survive(doing string) {
+	if p := recover(); p != nil {
+		panics.Inc()
+		a.quiet.warn(time.Now(), "panic", "feature flags panicked; the request goes on", zap.String("while", doing), zap.Any("panic", p), zap.Stack("stack"))
+	}
+}
+
+// survive is the same where no app is at hand.
+func survive(doing string) {
+	if p := recover(); p != nil {
+		panics.Inc()
+		caddy.Log().Named("feature_flags").Error("panicked", zap.String("while", doing), zap.Any("panic", p), zap.Stack("stack"))
+	}
+}
+
+// instanceName tells this Caddy from others in trips.
+func instanceName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.ToLower(host)
+}
+
+var (
+	_ caddy.App         = (*App)(nil)
+	_ caddy.Provisioner = (*App)(nil)
+	_ listener          = (*App)(nil)
+)

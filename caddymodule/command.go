@@ -1,0 +1,181 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "feature-flags",
+		Usage: "list|show|enable|disable|reset|evaluate|audit|watch|lint [--address <interface>] [--config <path>] [--json]",
+		Short: "Sees and steers feature flags",
+		Long: `Sees and steers the feature flags of a running Caddy through its admin API.
+
+evaluate and lint also work on a features file, with no server: --flags FILE.`,
+		CobraFunc: buildCommand,
+	})
+}
+
+// errFindings ends a command with status 1 when its output says why already.
+var errFindings = errors.New("findings")
+
+func buildCommand(root *cobra.Command) {
+	root.RunE = nil
+	root.Run = nil
+	p := root.PersistentFlags()
+	p.String("address", "", "The admin API's address, if not the default")
+	p.StringP("config", "c", "", "Config file to find the admin API's address in")
+	p.StringP("adapter", "a", "", "Name of the config adapter, if --config is no JSON and no Caddyfile")
+	p.Bool("json", false, "Print JSON as the API answers it")
+
+	add := func(use, short string, args cobra.PositionalArgs, run func(*cobra.Command, []string) error) *cobra.Command {
+		c := &cobra.Command{Use: use, Short: short, Args: args, SilenceUsage: true}
+		c.RunE = func(c *cobra.Command, args []string) error {
+			err := run(c, args)
+			if errors.Is(err, errFindings) {
+				c.SilenceErrors = true
+			}
+			return err
+		}
+		root.AddCommand(c)
+		return c
+	}
+	add("list", "Lists all flags", cobra.NoArgs, runList)
+	add("show <flag>", "Shows a flag: definition, state, figures, open trips", cobra.ExactArgs(1), runShow)
+	for _, order := range []struct{ name, short string }{
+		{"enable", "Turns a flag on as if it were active; its targeting stays in force"},
+		{"disable", "Turns a flag off for everyone, at once"},
+		{"reset", "Clears a flag's trips and override, and arms it anew"},
+	} {
+		c := add(order.name+" <flag>", order.short, cobra.ExactArgs(1), func(c *cobra.Command, args []string) error {
+			return runOrder(c, order.name, args[0])
+		})
+		c.Flags().String("reason", "", "Why, for the audit log")
+		c.Flags().String("by", "", "Who, for the audit log (default: the user's name here)")
+	}
+	evaluate := add("evaluate [flag...]", "Decides flags for a context and explains how", cobra.ArbitraryArgs, runEvaluate)
+	evaluate.Flags().String("flags", "", "A features file to decide by, instead of the running Caddy")
+	evaluate.Flags().String("contexts", "", "A file with one {context, environment, at} a line ('-': standard input); prints one line of decisions for each")
+	evaluate.Flags().String("context", "", `The context as JSON, as '{"user_id": 7, "region": "RO"}'`)
+	evaluate.Flags().String("environment", "", "The environment (default: the running Caddy's, production for a file)")
+	evaluate.Flags().String("at", "", "The time to decide for, as 2026-01-31T12:00:00Z (default: now)")
+	evaluate.Flags().Bool("explain", false, "With --contexts: add the path of each decision")
+	audit := add("audit", "Shows who did what, newest first", cobra.NoArgs, runAudit)
+	audit.Flags().String("flag", "", "Of one flag only")
+	audit.Flags().Int("limit", 50, "How many entries")
+	add("watch", "Follows trips, resets, overrides and reloads as they happen", cobra.NoArgs, runWatch)
+	lint := add("lint", "Finds definitions that do nothing, contradict themselves or are overdue", cobra.NoArgs, runLint)
+	lint.Flags().String("flags", "", "A features file, instead of the running Caddy")
+	lint.Flags().String("environment", "production", "The environment, with --flags")
+}
+
+// api calls the admin API and decodes the answer; raw is the answer's text.
+func api(c *cobra.Command, method, path string, body, into any) (raw []byte, err error) {
+	resp, err := callAPI(c, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if raw, err = io.ReadAll(io.LimitReader(resp.Body, 256<<20)); err != nil {
+		return nil, fmt.Errorf("reading the answer of the admin API: %w", err)
+	}
+	if into != nil {
+		if err := json.Unmarshal(raw, into); err != nil {
+			return raw, fmt.Errorf("reading the answer of the admin API: %w", err)
+		}
+	}
+	return raw, nil
+}
+
+func callAPI(c *cobra.Command, method, path string, body any) (*http.Response, error) {
+	get := func(name string) string { s, _ := c.Flags().GetString(name); return s }
+	address, err := caddycmd.DetermineAdminAPIAddress(get("address"), nil, get("config"), get("adapter"))
+	if err != nil {
+		return nil, fmt.Errorf("finding the admin API: %w", err)
+	}
+	var reader io.Reader
+	headers := http.Header{}
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		reader = bytes.NewReader(text)
+		headers.Set("Content-Type", "application/json")
+	}
+	return caddycmd.AdminAPIRequest(address, method, "/feature_flags/"+path, headers, reader)
+}
+
+func flagPath(name string) string { return "flags/" + url.PathEscape(name) }
+
+func wantsJSON(c *cobra.Command) bool { b, _ := c.Flags().GetBool("json"); return b }
+
+// whoami is the default of --by.
+func whoami() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return "command line"
+}
+
+func runOrder(c *cobra.Command, order, flag string) error {
+	reason, _ := c.Flags().GetString("reason")
+	by, _ := c.Flags().GetString("by")
+	if by == "" {
+		by = whoami()
+	}
+	var v flagView
+	raw, err := api(c, http.MethodPost, flagPath(flag)+"/"+order, map[string]string{"reason": reason, "by": by}, &v)
+	if err != nil {
+		return err
+	}
+	if wantsJSON(c) {
+		return printRaw(raw)
+	}
+	fmt.Printf("%s: %s\n", v.Name, v.Status)
+	return nil
+}
+
+func runAudit(c *cobra.Command, _ []string) error {
+	flag, _ := c.Flags().GetString("flag")
+	limit, _ := c.Flags().GetInt("limit")
+	var answer struct {
+		Entries []struct {
+			At                       time.Time
+			Action, Flag, By, Reason string
+		}
+	}
+	query := url.Values{"limit": {fmt.Sprint(limit)}}
+	if flag != "" {
+		query.Set("flag", flag)
+	}
+	raw, err := api(c, http.MethodGet, "audit?"+query.Encode(), nil, &answer)
+	if err != nil {
+		return err
+	}
+	if wantsJSON(c) {
+		return printRaw(raw)
+	}
+	t := newTable("TIME", "ACTION", "FLAG", "BY", "REASON")
+	for _, e := range answer.Entries {
+		t.row(e.At.Local().Format(time.DateTime), e.Action, e.Flag, e.By, e.Reason)
+	}
+	return t.flush()
+}
+
+func printRaw(raw []byte) error {
+	_, err := os.Stdout.Write(append(bytes.TrimSpace(raw), '\n'))
+	return err
+}

@@ -1,0 +1,161 @@
+package caddymodule
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+)
+
+type table struct{ w *tabwriter.Writer }
+
+func newTable(columns ...string) table {
+	t := table{tabwriter.NewWriter(os.Stdout, 2, 8, 2, ' ', 0)}
+	t.row(columns...)
+	return t
+}
+
+func (t table) row(cells ...string) {
+	for i, c := range cells {
+		cells[i] = printable(c)
+	}
+	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+}
+
+func (t table) flush() error { return t.w.Flush() }
+
+// printable keeps what others wrote from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+func runList(c *cobra.Command, _ []string) error {
+	var answer struct {
+		Environment string
+		Degraded    []string
+		Flags       []flagView
+	}
+	raw, err := api(c, http.MethodGet, "flags", nil, &answer)
+	if err != nil {
+		return err
+	}
+	if wantsJSON(c) {
+		return printRaw(raw)
+	}
+	for _, d := range answer.Degraded {
+		fmt.Fprintln(os.Stderr, "degraded:", printable(d))
+	}
+	t := newTable("FLAG", "STATUS", "%", "CANARY REQUESTS", "ERRORS", "CONTROL REQUESTS", "ERRORS")
+	for _, f := range answer.Flags {
+		canary, control := f.Guard.Figures["canary"], f.Guard.Figures["control"]
+		t.row(f.Name, f.Status, percent(f.Percentage), fmt.Sprint(canary.Requests), rate(canary), fmt.Sprint(control.Requests), rate(control))
+	}
+	return t.flush()
+}
+
+func percent(p float64) string { return strconv.FormatFloat(p, 'f', -1, 64) }
+
+func rate(f monitors.Figures) string {
+	if f.Requests == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f %%", 100*f.ErrorRate)
+}
+
+func runShow(c *cobra.Command, args []string) error {
+	var f flagView
+	raw, err := api(c, http.MethodGet, flagPath(args[0]), nil, &f)
+	if err != nil {
+		return err
+	}
+	if wantsJSON(c) {
+		return printRaw(raw)
+	}
+	fmt.Printf("%s: %s, %s %%\n", f.Name, f.Status, percent(f.Percentage))
+	fmt.Printf("defined in %s:%d\n  %s\n", printable(f.Source), f.Position.Line, printable(string(f.Definition)))
+	if o := f.State.Override; o != nil {
+		fmt.Printf("%s by %s at %s: %s\n", o.Kind, printable(o.By), o.At.Local().Format(time.DateTime), printable(o.Reason))
+	}
+	for _, trip := range f.State.Trips {
+		var e monitors.Evidence
+		_ = json.Unmarshal(trip.Evidence, &e) // a trip of another version shows without
+		fmt.Printf("tripped at %s by %s: %s\n", trip.At.Local().Format("2006-01-02 15:04:05.000"), trip.Test, printable(e.Summary))
+		for _, r := range e.Last {
+			fmt.Printf("  failing request %s at %s: %s\n", printable(r.ID), r.At.Local().Format("15:04:05.000"), printable(r.Why))
+		}
+		fmt.Printf("  to undo: caddy feature-flags reset %s\n", f.Name)
+	}
+	t := newTable("COHORT", "REQUESTS", "ERRORS", "P50", "P90", "P99", "CLIENT GONE")
+	for _, name := range []string{"canary", "control"} {
+		g := f.Guard.Figures[name]
+		t.row(name, fmt.Sprint(g.Requests), rate(g), seconds(g.P50), seconds(g.P90), seconds(g.P99), fmt.Sprint(g.ClientGone))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	fmt.Printf("since it was armed at %s: canary %d requests, %d errors, %d slow\n",
+		f.Guard.Armed.Local().Format(time.DateTime), f.Guard.Canary.Requests, f.Guard.Canary.Errors, f.Guard.Canary.Slow)
+	return nil
+}
+
+func seconds(s float64) string {
+	if s == 0 {
+		return "-"
+	}
+	return time.Duration(s * float64(time.Second)).Round(100 * time.Microsecond).String()
+}
+
+// runWatch prints news until it is interrupted, over reloads and restarts.
+func runWatch(c *cobra.Command, _ []string) error {
+	connected := false
+	for {
+		resp, err := callAPI(c, http.MethodGet, "events", nil)
+		if err != nil {
+			if !connected {
+				return err
+			}
+			time.Sleep(time.Second)
+			continue
+		}
+		if !connected {
+			fmt.Fprintln(os.Stderr, "watching; press Ctrl-C to end")
+		}
+		connected = true
+		lines := bufio.NewScanner(resp.Body)
+		lines.Buffer(nil, 4<<20)
+		for lines.Scan() {
+			data, found := strings.CutPrefix(lines.Text(), "data: ")
+			if !found {
+				continue
+			}
+			if wantsJSON(c) {
+				fmt.Println(data)
+				continue
+			}
+			var n news
+			if json.Unmarshal([]byte(data), &n) == nil {
+				fmt.Printf("%s  %-28s %s %s %s\n", n.At.Local().Format("2006-01-02 15:04:05.000"), n.Event, printable(n.Flag), printable(n.By), printable(n.Reason))
+			}
+		}
+		resp.Body.Close()
+		if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+			fmt.Fprintln(os.Stderr, "an event was too long to show")
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}

@@ -1,0 +1,289 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+)
+
+// Handler decides feature flags for each request and tells the application by
+// request headers. In order it
+//
+//  1. reads the evaluation context from headers, cookies, query, verified JWT
+//     claims, the user agent and placeholders;
+//  2. removes what the client sent under its own header names, also where
+//     `Connection` names them;
+//  3. decides the flags and sets one header each, or one list of all;
+//  4. passes the request on, times the answer and classifies the outcome.
+//
+// Whatever goes wrong with a flag, the request goes on. Only `on_invalid
+// reject` answers a request itself (401).
+//
+// Placeholders, for handlers behind it and for logs:
+//
+// Placeholder | Description
+// ------------|------------
+// `{http.feature_flags.NAME}` | the variant: `on`, `off` or its name
+// `{http.feature_flags.NAME.reason}` | why: `SPLIT`, `TARGETING_MATCH`, `DISABLED`, …
+// `{http.feature_flags.NAME.value}` | the variant's value, a string without quotes, else as JSON
+type Handler struct {
+	// Context says where the attributes come from.
+	Context []AttributeSource `json:"context,omitempty"`
+
+	// JWT verifies tokens for the attributes that come from claims.
+	JWT *JWT `json:"jwt,omitempty"`
+
+	// Flags that are told to the application, in this order. Default: all.
+	Flags []string `json:"flags,omitempty"`
+
+	// Headers says how. Default: one header a flag, under X-Feature-.
+	Headers *Headers `json:"headers,omitempty"`
+
+	// Vary adds the headers that the decisions were read from to the
+	// response's Vary, for applications whose answers depend on injected
+	// headers. Default: only where a flag decided the route.
+	Vary bool `json:"vary,omitempty"`
+
+	app     *App
+	log     *zap.Logger
+	sources []source
+	site    atomic.Pointer[siteRules]
+}
+
+// Headers says how decisions are told to the application.
+type Headers struct {
+	// Mode is each (one header a flag, the default), on_only (only for flags
+	// that are on), list (one RFC 9651 dictionary of all) or off.
+	Mode string `json:"mode,omitempty"`
+
+	// Name is the prefix of the headers, or the name of the one header of
+	// list. Default: X-Feature-, or X-Features.
+	Name string `json:"name,omitempty"`
+}
+
+// CaddyModule returns the module's information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.feature_flags", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision looks everything up that requests would have to.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.log = ctx.Logger()
+	app, err := appOf(ctx)
+	if err != nil {
+		return err
+	}
+	h.app = app
+	if h.Headers == nil {
+		h.Headers = &Headers{}
+	}
+	switch h.Headers.Mode {
+	case "":
+		h.Headers.Mode = "each"
+	case "each", "on_only", "list", "off":
+	default:
+		return fmt.Errorf("headers: mode: want each, on_only, list or off, got %q", h.Headers.Mode)
+	}
+	if h.Headers.Name == "" && h.Headers.Mode == "list" {
+		h.Headers.Name = "X-Features"
+	} else if h.Headers.Name == "" {
+		h.Headers.Name = "X-Feature-"
+	}
+	h.Headers.Name = textproto.CanonicalMIMEHeaderKey(h.Headers.Name)
+	if err := h.provisionContext(); err != nil {
+		return err
+	}
+	if h.JWT != nil {
+		if err := h.JWT.provision(caddy.NewReplacer(), h.log, h.Context); err != nil {
+			return err
+		}
+		app.onStart(h.JWT.start)
+	}
+	app.mention("flags", h.Flags)
+	return nil
+}
+
+func (h *Handler) provisionContext() error {
+	var errs []error
+	claims := 0
+	for i := range h.Context {
+		s := &h.Context[i]
+		if s.Attribute == evaluator.TargetingKey {
+			s.Attribute = evaluator.UserID
+		}
+		kind, known := sourceKinds[s.From]
+		if !known {
+			errs = append(errs, fmt.Errorf("context: %s: want one of %s, got %q", s.Attribute, strings.Join(sourceWords, ", "), s.From))
+			continue
+		}
+		src := source{attribute: evaluator.AttributeOf(s.Attribute), name: s.Attribute, kind: kind, key: s.Key}
+		switch {
+		case s.Attribute == "":
+			errs = append(errs, errors.New("context: an attribute has no name"))
+		case s.Key == "" && kind != fromUserAgent && kind != fromSticky:
+			errs = append(errs, fmt.Errorf("context: %s: %s needs a name", s.Attribute, s.From))
+		case kind == fromJWT && h.JWT == nil:
+			errs = append(errs, fmt.Errorf("context: %s: jwt %s needs a `jwt` block that says how tokens are verified", s.Attribute, s.Key))
+		case kind == fromSticky && s.Attribute != evaluator.UserID:
+			errs = append(errs, fmt.Errorf("context: %s: sticky is for user_id only", s.Attribute))
+		}
+		if kind == fromHeader {
+			src.key = http.CanonicalHeaderKey(s.Key)
+		}
+		if kind == fromJWT {
+			src.claim = claims
+			claims++
+		}
+		h.sources = append(h.sources, src)
+	}
+	// Sources of one attribute stand together, in the order they are given.
+	first := map[string]int{}
+	for i, s := range h.sources {
+		if _, seen := first[s.name]; !seen {
+			first[s.name] = i
+		}
+	}
+	slices.SortStableFunc(h.sources, func(a, b source) int { return first[a.name] - first[b.name] })
+	return errors.Join(errs...)
+}
+
+// Cleanup gives back what Provision took.
+func (h *Handler) Cleanup() error {
+	if h.JWT != nil {
+		h.JWT.cleanup()
+	}
+	return nil
+}
+
+// ServeHTTP decides, tells, passes on and watches.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	rq := requestOf(r)
+	switch {
+	case rq == nil:
+		rq = newRequest(h.app, r)
+	case rq.site == nil && len(rq.exposures) == 0 && !rq.done:
+		// A record without a context, of which nobody has asked anything.
+	case rq.done:
+		return next.ServeHTTP(w, r) // an error route of a request that is told already
+	default:
+		h.app.quiet.warn(rq.arrival, "early", "a feature matcher was asked before feature_flags had read the context: its decision stands without one; put feature_flags first with `route` or `order`")
+	}
+	if err := h.prepare(rq, w, r); err != nil {
+		return err
+	}
+	o := &rq.watch
+	o.rq, o.only, o.ResponseWriter = rq, -1, w
+	return o.serve(r, next)
+}
+
+// prepare does everything before the request is passed on. What panics in it
+// leaves the request as it came, without our headers.
+func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) error {
+	defer h.app.survive("deciding flags")
+	h.strip(r)
+	rq.header = w.Header()
+	claims, err := h.claimsOf(r, rq.arrival)
+	if err != nil {
+		rq.done = true
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		return err
+	}
+	if rq.site == nil {
+		rq.site = h.siteRules(rq.rules, rq.arrival)
+		h.read(rq, r, claims)
+	}
+	h.tell(rq, r)
+	rq.mark(rq.header)
+	return nil
+}
+
+// strip removes headers of ours that the client sent, and their names from
+// Connection: reverse_proxy would remove what we set where the client names it.
+func (h *Handler) strip(r *http.Request) {
+	if h.Headers.Mode == "off" {
+		return
+	}
+	for name := range r.Header {
+		if h.owns(name) {
+			delete(r.Header, name)
+		}
+	}
+	if lines, ok := r.Header["Connection"]; ok {
+		h.stripConnection(r.Header, lines)
+	}
+}
+
+// owns tells whether a header is ours to set. A header that a proxy behind us
+// may take for ours (with underscores) counts too.
+func (h *Handler) owns(name string) bool {
+	prefix := h.Headers.Name
+	if len(name) < len(prefix) || !equalHeader(name[:len(prefix)], prefix) {
+		return false
+	}
+	return h.Headers.Mode != "list" || len(name) == len(prefix)
+}
+
+// equalHeader compares header names as CGI and many frameworks do: without
+// regard to case, and with `_` like `-`.
+func equalHeader(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if fold(a[i]) != fold(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func fold(c byte) byte {
+	switch {
+	case c == '_':
+		return '-'
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+func (h *Handler) stripConnection(header http.Header, lines []string) {
+	var kept []string
+	changed := false
+	for _, line := range lines {
+		for part := range strings.SplitSeq(line, ",") {
+			part = strings.TrimSpace(part)
+			if h.owns(part) {
+				changed = true
+			} else if part != "" {
+				kept = append(kept, part)
+			}
+		}
+	}
+	switch {
+	case !changed:
+	case len(kept) == 0:
+		header.Del("Connection")
+	default:
+		header["Connection"] = []string{strings.Join(kept, ", ")}
+	}
+}
+
+// UnmarshalCaddyfile is in caddyfile_handler.go.
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ caddyfile.Unmarshaler       = (*Handler)(nil)
+)

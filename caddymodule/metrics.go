@@ -1,0 +1,157 @@
+package caddymodule
+
+import (
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+)
+
+// Metrics are registered anew with every config's registry, and the figures
+// outlive configs: the request path adds to the engine's own counters, which
+// are read here when somebody scrapes.
+var (
+	tokensRefused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "feature_flags", Name: "tokens_refused_total",
+		Help: "Tokens that were not accepted, by cause.",
+	}, []string{"cause"})
+	eventsTold = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "feature_flags", Name: "events_total",
+		Help: "Trips, resets, overrides, reloads and their like.",
+	}, []string{"event"})
+	panics = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "feature_flags", Name: "panics_total",
+		Help: "Panics in the plugin's own code; the requests went on.",
+	})
+	running engineCollector
+)
+
+func registerMetrics(registry *prometheus.Registry) error {
+	if registry == nil {
+		return nil
+	}
+	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, panics, &running} {
+		var already prometheus.AlreadyRegisteredError
+		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
+			return err
+		}
+	}
+	return nil
+}
+
+var (
+	requestsDesc = prometheus.NewDesc("caddy_feature_flags_requests_total",
+		"Requests for which a flag's decision mattered, by what they came to.", []string{"flag", "variant", "cohort", "reason", "outcome", "code"}, nil)
+	firstByteDesc = prometheus.NewDesc("caddy_feature_flags_first_byte_seconds",
+		"Time from arrival to the first byte of the answer, of exposed requests.", []string{"flag", "variant", "cohort"}, nil)
+	trippedDesc = prometheus.NewDesc("caddy_feature_flags_tripped",
+		"1 while the flag is tripped.", []string{"flag"}, nil)
+	enabledDesc = prometheus.NewDesc("caddy_feature_flags_percentage",
+		"Percentage in force; 0 while the flag is off for everyone.", []string{"flag"}, nil)
+	degradedDesc = prometheus.NewDesc("caddy_feature_flags_degraded",
+		"1 while state cannot be written or definitions cannot be taken.", []string{"what"}, nil)
+)
+
+// engineCollector reads the engines that run; usually one.
+type engineCollector struct {
+	mu      sync.Mutex
+	engines []*engine
+}
+
+func (c *engineCollector) add(e *engine) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.engines = append(c.engines, e)
+}
+
+func (c *engineCollector) remove(e *engine) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.engines = slices.DeleteFunc(c.engines, func(o *engine) bool { return o == e })
+}
+
+// Describe is part of prometheus.Collector.
+func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{requestsDesc, firstByteDesc, trippedDesc, enabledDesc, degradedDesc} {
+		ch <- d
+	}
+}
+
+// Collect is part of prometheus.Collector.
+func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
+	defer survive("collecting metrics")
+	c.mu.Lock()
+	engines := slices.Clone(c.engines)
+	c.mu.Unlock()
+	// Engines of one process seldom share flags; where they do, the newest
+	// speaks, since one series may be told once only.
+	told := map[string]bool{}
+	degraded := false
+	for _, e := range slices.Backward(engines) {
+		for _, m := range e.allMonitors() {
+			if !told[m.Name()] {
+				told[m.Name()] = true
+				collectFlag(ch, m)
+			}
+		}
+		if a, ok := e.newest().(*App); ok && !told[""] {
+			told[""] = true
+			a.collect(ch)
+		}
+		degraded = degraded || e.store.Health().Degraded
+	}
+	ch <- prometheus.MustNewConstMetric(degradedDesc, prometheus.GaugeValue, zeroOne(degraded), "state")
+}
+
+func (a *App) collect(ch chan<- prometheus.Metric) {
+	r := a.rules.Load()
+	for i, name := range r.names {
+		ch <- prometheus.MustNewConstMetric(trippedDesc, prometheus.GaugeValue, zeroOne(r.State(i).Tripped != ""), name)
+		ch <- prometheus.MustNewConstMetric(enabledDesc, prometheus.GaugeValue, a.percentage(r, i), name)
+	}
+	ch <- prometheus.MustNewConstMetric(degradedDesc, prometheus.GaugeValue, zeroOne(a.failing.Load() != nil), "definitions")
+}
+
+func collectFlag(ch chan<- prometheus.Metric, m *monitors.Flag) {
+	variants := map[[2]string]*monitors.Counts{} // variant and cohort
+	for _, cell := range m.Cells() {
+		cohort := "control"
+		if cell.Canary {
+			cohort = "canary"
+		}
+		s := cell.Snapshot()
+		for _, class := range monitors.Classes() {
+			if n := s.Outcomes[class]; n > 0 {
+				ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(n), m.Name(), cell.Variant, cohort, cell.Reason, class.String(), class.Code())
+			}
+		}
+		key := [2]string{cell.Variant, cohort}
+		if variants[key] == nil {
+			variants[key] = &monitors.Counts{}
+		}
+		variants[key].Add(s)
+	}
+	for key, s := range variants {
+		done := s.Total()
+		if done == 0 {
+			continue
+		}
+		buckets := make(map[float64]uint64, len(monitors.Bounds))
+		var below uint64
+		for i, bound := range monitors.Bounds {
+			below += s.Latency[i]
+			buckets[bound] = below
+		}
+		ch <- prometheus.MustNewConstHistogram(firstByteDesc, done, s.Waited.Seconds(), buckets, m.Name(), key[0], key[1])
+	}
+}
+
+func zeroOne(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

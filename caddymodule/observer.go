@@ -1,0 +1,257 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+)
+
+// observer watches one pass of a request through the handlers behind us and
+// says what it came to. It passes everything on unchanged.
+type observer struct {
+	caddyhttp.ResponseWriterWrapper
+	rq       *request
+	only     int // the flag it watches for; -1: all that no route watches for
+	status   int
+	answered bool
+	wait     time.Duration
+	grpc     bool
+	counted  bool
+	result   monitors.Outcome
+}
+
+// WriteHeader notes the final status and the time to it; 1xx but 101 pass by.
+func (o *observer) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		o.begin(status)
+	}
+	o.ResponseWriterWrapper.WriteHeader(status)
+}
+
+// Write begins the answer when nobody has.
+func (o *observer) Write(p []byte) (int, error) {
+	if !o.answered {
+		o.begin(http.StatusOK)
+	}
+	return o.ResponseWriterWrapper.Write(p)
+}
+
+// ReadFrom keeps sendfile and splice working.
+func (o *observer) ReadFrom(r io.Reader) (int64, error) {
+	if !o.answered {
+		o.begin(http.StatusOK)
+	}
+	return o.ResponseWriterWrapper.ReadFrom(r)
+}
+
+func (o *observer) begin(status int) {
+	if o.answered {
+		return
+	}
+	o.answered, o.status, o.wait = true, status, time.Since(o.rq.arrival)
+	h := o.Header()
+	o.rq.mark(h)
+	o.grpc = strings.HasPrefix(h.Get("Content-Type"), "application/grpc")
+	if status == http.StatusSwitchingProtocols || strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+		// Such an answer lives for as long as people look at the page: what
+		// counts is that it began.
+		o.result = monitors.Outcome{Class: monitors.OK, Status: status, Answered: true, FirstByte: o.wait, Duration: o.wait}
+		if status != http.StatusSwitchingProtocols {
+			o.result.Class = classOf(status)
+		}
+		o.count(time.Now())
+		return
+	}
+	o.each(func(x *exposure) { o.rq.verdict(x, x.FirstByte(o.wait)) })
+}
+
+// each calls f for the exposures this observer tells the outcome of.
+func (o *observer) each(f func(*exposure)) {
+	for k := range o.rq.exposures {
+		x := &o.rq.exposures[k]
+		if o.only >= 0 && x.index == o.only || o.only < 0 && !x.routed {
+			f(x)
+		}
+	}
+}
+
+// serve calls next and records the outcome, whatever becomes of it. Errors and
+// panics pass on as they are.
+func (o *observer) serve(r *http.Request, next caddyhttp.Handler) (err error) {
+	returned := false
+	defer func() {
+		if returned {
+			o.end(r, err, nil)
+			return
+		}
+		p := recover()
+		o.end(r, nil, p)
+		if p != nil {
+			panic(p)
+		}
+	}()
+	err = next.ServeHTTP(o, r)
+	returned = true
+	return err
+}
+
+// end classifies what has happened and tells the monitors. It must never fail
+// the request.
+func (o *observer) end(r *http.Request, err error, panicked any) {
+	defer o.rq.app.survive("recording an outcome")
+	if o.counted {
+		o.rq.done = o.rq.done || o.only < 0
+		return
+	}
+	now := time.Now()
+	o.result = o.outcome(r, err, panicked)
+	o.result.Duration = now.Sub(o.rq.arrival)
+	if o.result.Class.IsError() {
+		o.result.RequestID = o.rq.id()
+	}
+	o.count(now)
+	o.rq.done = o.rq.done || o.only < 0
+}
+
+// count tells the monitors the result.
+func (o *observer) count(now time.Time) {
+	o.counted = true
+	o.each(func(x *exposure) {
+		if x.outcome == nil {
+			x.outcome = &o.result
+			o.rq.verdict(x, x.End(now, &o.result))
+		}
+	})
+	if o.only < 0 {
+		o.rq.countBulk(&o.result)
+	}
+}
+
+// countBulk counts the flags that are not followed one by one.
+func (rq *request) countBulk(result *monitors.Outcome) {
+	if rq.bulk == nil || rq.done {
+		return
+	}
+	rq.bulkOutcome = result
+	wait := result.Duration
+	if result.Answered {
+		wait = result.FirstByte
+	}
+	for k, cell := range rq.bulk.cells {
+		if cell != nil && (len(rq.taken) == 0 || !slices.Contains(rq.taken, rq.site.told[k])) {
+			cell.Add(result.Class, wait)
+		}
+	}
+}
+
+// id is the request's id in the access log, made when it is first asked for.
+func (rq *request) id() string {
+	if rq.repl == nil {
+		return ""
+	}
+	id, _ := rq.repl.GetString("http.request.uuid")
+	return id
+}
+
+// verdict acts on evidence against a flag.
+func (rq *request) verdict(x *exposure, evidence *monitors.Evidence) {
+	if evidence != nil {
+		rq.app.engine.trip(x.Flag(), evidence)
+	}
+}
+
+// outcome says what the request came to: see "Outcomes" in docs/decisions.md.
+func (o *observer) outcome(r *http.Request, err error, panicked any) monitors.Outcome {
+	out := monitors.Outcome{Status: o.status, Answered: o.answered, FirstByte: o.wait}
+	gone := errors.Is(r.Context().Err(), context.Canceled)
+	switch {
+	case panicked != nil:
+		switch {
+		case gone:
+			out.Class = monitors.ClientGone
+		case o.answered:
+			out.Class, out.Error = monitors.Aborted, "broken off after status "+strconv.Itoa(o.status)
+		default:
+			out.Class, out.Error = monitors.Failed, "panicked before answering"
+		}
+		return out
+	case err != nil && !o.answered:
+		out.Status = http.StatusInternalServerError
+		var he caddyhttp.HandlerError
+		if errors.As(err, &he) && he.StatusCode != 0 {
+			out.Status = he.StatusCode
+		}
+		if gone {
+			out.Class = monitors.ClientGone
+			return out
+		}
+	case err != nil:
+		out.Class, out.Error = monitors.Aborted, "failed after status "+strconv.Itoa(o.status)
+		if gone {
+			out.Class, out.Error = monitors.ClientGone, ""
+		}
+		return out
+	case !o.answered:
+		// Nothing was written and nothing failed: net/http answers 200 for it,
+		// unless the connection was hijacked.
+		out.Status = http.StatusOK
+	}
+	out.Class = classOf(out.Status)
+	switch {
+	case out.Status == 499 || gone && out.Status == http.StatusBadGateway:
+		out.Class = monitors.ClientGone
+	case out.Class == monitors.Failed:
+		out.Error = "status " + strconv.Itoa(out.Status)
+		if err != nil {
+			out.Error += " (no answer from upstream)"
+		}
+	case o.grpc:
+		if code := grpcStatus(o.Header()); serverFault(code) {
+			out.Class, out.Error = monitors.FailedInside, "grpc-status "+code
+		} else if code == "1" {
+			out.Class = monitors.ClientGone
+		}
+	}
+	return out
+}
+
+func classOf(status int) monitors.Class {
+	switch {
+	case status >= 500:
+		return monitors.Failed
+	case status >= 400:
+		return monitors.Refused
+	case status >= 300:
+		return monitors.Redirected
+	}
+	return monitors.OK
+}
+
+// grpcStatus finds grpc-status among trailers, announced or not, and among the
+// headers of an answer that has nothing else.
+func grpcStatus(h http.Header) string {
+	if code := h.Get(http.TrailerPrefix + "Grpc-Status"); code != "" {
+		return code
+	}
+	return h.Get("Grpc-Status")
+}
+
+// serverFault tells the codes that are the server's fault, as OpenTelemetry's
+// conventions for gRPC spans list them: UNKNOWN, DEADLINE_EXCEEDED,
+// UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+func serverFault(code string) bool {
+	switch code {
+	case "2", "4", "12", "13", "14", "15":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,326 @@
+package caddymodule
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+)
+
+// request is everything about one request: who asks, what was decided by which
+// rules, and which flags it is an exposure of. It lives in the request's vars,
+// so that matchers, routes and the selection policy share one decision.
+type request struct {
+	app     *App
+	rules   *rules
+	arrival time.Time
+	ctx     evaluator.Context
+	eval    evaluator.Evaluation
+	site    *siteRules // of the handler whose context was read; nil: a route or matcher came first
+	header  http.Header
+	vary    string    // header names this response varies by
+	lines   [1]string // the Vary line's memory
+	values  [4]string // a few headers' memory
+	cookie  string    // Set-Cookie of a new sticky id
+	done    bool      // the outcome is known: nothing is an exposure any more
+
+	// What the request is an exposure of: flags one by one, and the bulk of
+	// those that only need counting.
+	exposures   []exposure
+	few         [2]exposure
+	bulk        *decisionSet
+	taken       []int // flags of the bulk that are followed one by one all the same
+	bulkOutcome *monitors.Outcome
+
+	watch observer // of the feature_flags handler
+	repl  *caddy.Replacer
+	span  trace.Span
+}
+
+// exposure is a flag for which the request mattered, followed on its own.
+type exposure struct {
+	monitors.Exposure
+	index    int
+	decision *evaluator.Decision
+	outcome  *monitors.Outcome // nil: not known yet
+	routed   bool              // a feature_route tells the outcome
+}
+
+const varsKey = "feature_flags"
+
+// String keeps identities out of {http.vars.feature_flags}.
+func (rq *request) String() string { return "feature_flags" }
+
+// requestOf returns the request's record, or nil.
+func requestOf(r *http.Request) *request {
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	rq, _ := vars[varsKey].(*request)
+	return rq
+}
+
+// newRequest begins the record of r and puts it where others find it.
+func newRequest(app *App, r *http.Request) *request {
+	rq := &request{app: app, rules: app.rules.Load(), arrival: time.Now()}
+	rq.exposures = rq.few[:0]
+	rq.ctx.Environment = app.environment
+	rq.eval.Reset(rq.rules.Ruleset, &rq.ctx, rq.arrival)
+	c := r.Context()
+	if vars, ok := c.Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
+		vars[varsKey] = rq
+	}
+	if rq.repl, _ = c.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); rq.repl != nil {
+		rq.repl.Map(rq.placeholder)
+	}
+	// Setting a log field costs four allocations: only where somebody logs.
+	if server, ok := c.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs != nil {
+		if extra, ok := c.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+			extra.Set(zap.Object("feature_flags", rq))
+		}
+	}
+	rq.span = recordingSpan(c)
+	return rq
+}
+
+func recordingSpan(c context.Context) trace.Span {
+	if span := trace.SpanFromContext(c); span.IsRecording() {
+		return span
+	}
+	return nil
+}
+
+// decide returns the decision on flag number i, the same throughout the
+// request, and makes the request an exposure of the flag.
+func (rq *request) decide(i int) *evaluator.Decision {
+	if d := rq.inBulk(i); d != nil {
+		return d
+	}
+	d := rq.eval.Decide(i)
+	if !rq.done && rq.exposureOf(i) == nil {
+		rq.expose(i, d)
+	}
+	return d
+}
+
+// inBulk returns flag i's decision if it was made with all others.
+func (rq *request) inBulk(i int) *evaluator.Decision {
+	if rq.bulk == nil {
+		return nil
+	}
+	if k := rq.site.place[i]; k >= 0 {
+		return rq.bulk.decisions[k]
+	}
+	return nil
+}
+
+// decideByName is decide for flags that may not be defined.
+func (rq *request) decideByName(name string) *evaluator.Decision {
+	if i := rq.rules.Index(name); i >= 0 {
+		return rq.decide(i)
+	}
+	return evaluator.Unknown(name)
+}
+
+// expose begins to follow the request for flag i.
+func (rq *request) expose(i int, d *evaluator.Decision) *exposure {
+	x := rq.rules.monitors[i].flag.Expose(rq.arrival, rq.rules.cell(i, d))
+	rq.exposures = append(rq.exposures, exposure{Exposure: x, index: i, decision: d})
+	rq.trace(d)
+	return &rq.exposures[len(rq.exposures)-1]
+}
+
+// trace notes a decision in the request's span.
+func (rq *request) trace(d *evaluator.Decision) {
+	if rq.span == nil {
+		return
+	}
+	rq.span.AddEvent("feature_flag.evaluation", trace.WithAttributes(
+		attribute.String("feature_flag.key", d.Flag),
+		attribute.String("feature_flag.result.variant", d.Variant),
+		attribute.String("feature_flag.result.reason", strings.ToLower(string(d.Reason))),
+		attribute.String("feature_flag.provider.name", "caddy-feature-flags"),
+	))
+}
+
+func (rq *request) exposureOf(i int) *exposure {
+	for k := range rq.exposures {
+		if rq.exposures[k].index == i {
+			return &rq.exposures[k]
+		}
+	}
+	return nil
+}
+
+// follow returns flag i's own exposure, taking it out of the bulk if need be;
+// nil when the request's outcome is known already.
+func (rq *request) follow(i int) *exposure {
+	if rq.done {
+		return nil
+	}
+	if x := rq.exposureOf(i); x != nil {
+		return x
+	}
+	d := rq.inBulk(i)
+	if d != nil {
+		rq.taken = append(rq.taken, i)
+	} else {
+		d = rq.eval.Decide(i)
+	}
+	return rq.expose(i, d)
+}
+
+// varyBy notes that the response depends on flag i's decision, and so on the
+// headers that it was read from.
+func (rq *request) varyBy(i int) {
+	if rq.done || i < 0 {
+		return
+	}
+	names := rq.site.varyOf(rq.rules, i)
+	switch {
+	case names == "" || names == rq.vary:
+		return
+	case rq.vary == "":
+		rq.vary = names
+	default:
+		for name := range strings.SplitSeq(names, ", ") {
+			if !slices.Contains(strings.Split(rq.vary, ", "), name) {
+				rq.vary += ", " + name
+			}
+		}
+	}
+	if rq.header != nil {
+		rq.addVary(rq.header)
+	}
+}
+
+// addVary adds what is missing of the names to Vary.
+func (rq *request) addVary(h http.Header) {
+	lines := h["Vary"]
+	if len(lines) == 0 {
+		rq.lines[0] = rq.vary
+		h["Vary"] = rq.lines[:1:1]
+		return
+	}
+	if lines[0] == rq.vary {
+		return
+	}
+	for name := range strings.SplitSeq(rq.vary, ", ") {
+		if !hasToken(h["Vary"], name) {
+			h["Vary"] = append(h["Vary"], name)
+		}
+	}
+}
+
+// hasToken tells whether one of the lines lists the name, or everything.
+func hasToken(lines []string, name string) bool {
+	for _, line := range lines {
+		for part := range strings.SplitSeq(line, ",") {
+			if part = strings.TrimSpace(part); part == "*" || strings.EqualFold(part, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// mark puts what we owe the response into its headers, again if a 103 has
+// emptied them.
+func (rq *request) mark(h http.Header) {
+	if rq.vary != "" {
+		rq.addVary(h)
+	}
+	if rq.cookie != "" && !slices.Contains(h["Set-Cookie"], rq.cookie) {
+		h["Set-Cookie"] = append(h["Set-Cookie"], rq.cookie)
+	}
+}
+
+// placeholder answers {http.feature_flags.NAME}, .NAME.reason and .NAME.value.
+func (rq *request) placeholder(key string) (any, bool) {
+	name, found := strings.CutPrefix(key, "http.feature_flags.")
+	if !found {
+		return nil, false
+	}
+	if i := rq.rules.Index(name); i >= 0 {
+		return rq.decide(i).Variant, true
+	}
+	if flag, ok := strings.CutSuffix(name, ".reason"); ok {
+		return string(rq.decideByName(flag).Reason), true
+	}
+	if flag, ok := strings.CutSuffix(name, ".value"); ok {
+		return valueText(rq.decideByName(flag).Value), true
+	}
+	return evaluator.Off, true
+}
+
+// MarshalLogObject writes the access log's field: what was decided, and what
+// each exposure came to.
+func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	for k := range rq.exposures {
+		x := &rq.exposures[k]
+		if err := enc.AddObject(x.decision.Flag, logged{x.decision, x.outcome}); err != nil {
+			return err
+		}
+	}
+	if rq.bulk == nil {
+		return nil
+	}
+	for k, cell := range rq.bulk.cells {
+		if cell != nil && !slices.Contains(rq.taken, rq.site.told[k]) {
+			d := rq.bulk.decisions[k]
+			if err := enc.AddObject(d.Flag, logged{d, rq.bulkOutcome}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// logged is one flag in the access log.
+type logged struct {
+	decision *evaluator.Decision
+	outcome  *monitors.Outcome
+}
+
+// MarshalLogObject is part of zapcore.ObjectMarshaler.
+func (l logged) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("variant", l.decision.Variant)
+	enc.AddString("reason", string(l.decision.Reason))
+	if l.decision.Detail != "" {
+		enc.AddString("detail", l.decision.Detail)
+	}
+	if o := l.outcome; o != nil {
+		enc.AddString("outcome", o.Class.String())
+		if o.Answered {
+			enc.AddFloat64("ttfb", o.FirstByte.Seconds())
+		}
+		if o.RequestID != "" {
+			enc.AddString("request_id", o.RequestID)
+		}
+	}
+	return nil
+}
+
+// unavailable counts the canary of flag i as failed although somebody else
+// serves the request.
+func (rq *request) unavailable(i int) {
+	x := rq.follow(i)
+	if x == nil || x.outcome != nil {
+		return
+	}
+	now := time.Now()
+	x.outcome = &monitors.Outcome{
+		Class: monitors.Failed, Status: http.StatusServiceUnavailable, Duration: now.Sub(rq.arrival),
+		RequestID: rq.id(), Error: "no upstream of the canary is available",
+	}
+	rq.verdict(x, x.End(now, x.outcome))
+}

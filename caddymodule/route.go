@@ -1,0 +1,121 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+)
+
+// Route sends a request one way while a flag is on for it and another way while
+// it is off, and watches what it comes to. A flag that nobody defines, and one
+// that cannot be evaluated, is off. Without a feature_flags handler before it,
+// the context holds nothing but a sticky id.
+//
+// The response carries Vary with the request headers that the decision was read
+// from, so that no shared cache serves the canary to everybody.
+type Route struct {
+	// Flag that decides.
+	Flag string `json:"flag"`
+
+	// On are the routes of those the flag is on for.
+	On caddyhttp.RouteList `json:"on,omitempty"`
+
+	// Off are the routes of everybody else.
+	Off caddyhttp.RouteList `json:"off,omitempty"`
+
+	// Variants are the routes of single variants; those without go the way of
+	// On.
+	Variants map[string]caddyhttp.RouteList `json:"variants,omitempty"`
+
+	// NoVary leaves Vary out.
+	NoVary bool `json:"no_vary,omitempty"`
+
+	app *App
+}
+
+// CaddyModule returns the module's information.
+func (*Route) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.feature_route", New: func() caddy.Module { return new(Route) }}
+}
+
+// Provision sets the routes up.
+func (rt *Route) Provision(ctx caddy.Context) error {
+	app, err := appOf(ctx)
+	if err != nil {
+		return err
+	}
+	rt.app = app
+	if rt.Flag == "" {
+		return fmt.Errorf("feature_route: want the name of a flag")
+	}
+	app.mention("feature_route", []string{rt.Flag})
+	for name, routes := range map[string]caddyhttp.RouteList{evaluator.On: rt.On, evaluator.Off: rt.Off} {
+		if err := routes.Provision(ctx); err != nil {
+			return fmt.Errorf("feature_route %s: %s: %w", rt.Flag, name, err)
+		}
+	}
+	for name, routes := range rt.Variants {
+		if err := routes.Provision(ctx); err != nil {
+			return fmt.Errorf("feature_route %s: variant %s: %w", rt.Flag, name, err)
+		}
+	}
+	return nil
+}
+
+// ServeHTTP decides and goes that way.
+func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	rq := requestOf(r)
+	own := rq == nil
+	if own {
+		rq = newRequest(rt.app, r)
+		rq.header = w.Header()
+		rq.readSticky(r, true)
+	}
+	routes, i := rt.choose(rq)
+	if own {
+		rq.mark(rq.header)
+	}
+	chosen := routes.Compile(next)
+	if i < 0 || rq.done {
+		return chosen.ServeHTTP(w, r)
+	}
+	x := rq.follow(i)
+	if x == nil || x.routed || x.outcome != nil {
+		return chosen.ServeHTTP(w, r) // the same flag further out tells the outcome
+	}
+	x.routed = true
+	o := &observer{rq: rq, only: i}
+	o.ResponseWriter = w
+	return o.serve(r, chosen)
+}
+
+// choose returns the way and the flag's number, -1 for a flag nobody defines or
+// one that could not be decided.
+func (rt *Route) choose(rq *request) (routes caddyhttp.RouteList, i int) {
+	routes, i = rt.Off, -1
+	defer rt.app.survive("choosing a route")
+	n := rq.rules.Index(rt.Flag)
+	if n < 0 {
+		return routes, -1
+	}
+	d := rq.decide(n)
+	if !rt.NoVary {
+		rq.varyBy(n)
+	}
+	if d.Enabled {
+		routes = rt.On
+	}
+	if variant, ok := rt.Variants[d.Variant]; ok {
+		routes = variant
+	}
+	return routes, n
+}
+
+var (
+	_ caddy.Provisioner           = (*Route)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Route)(nil)
+)

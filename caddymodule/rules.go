@@ -1,0 +1,137 @@
+package caddymodule
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+)
+
+// rules is a ruleset bound to the monitors that count for it: what one request
+// loads once. Immutable.
+type rules struct {
+	*evaluator.Ruleset
+	monitors []boundMonitor
+	names    []string // of the flags, by number
+}
+
+type boundMonitor struct {
+	flag    *monitors.Flag
+	watched bool                            // thresholds are in force: requests are followed one by one
+	cells   []atomic.Pointer[monitors.Cell] // by variant and reason; made when first needed
+}
+
+func bind(r *evaluator.Ruleset, e *engine) *rules {
+	b := &rules{Ruleset: r, monitors: make([]boundMonitor, r.Len()), names: make([]string, r.Len())}
+	for i := range b.monitors {
+		def := r.Definition(i)
+		b.names[i] = def.Name
+		b.monitors[i] = boundMonitor{
+			flag: e.monitor(def.Name), watched: thresholdsOf(def).Any(),
+			cells: make([]atomic.Pointer[monitors.Cell], len(r.Variants(i))*len(evaluator.Reasons)),
+		}
+	}
+	return b
+}
+
+// cell returns the counters of a decision on flag i.
+func (b *rules) cell(i int, d *evaluator.Decision) *monitors.Cell {
+	m := &b.monitors[i]
+	place := &m.cells[d.Index*len(evaluator.Reasons)+d.Reason.Index()]
+	if c := place.Load(); c != nil {
+		return c
+	}
+	c := m.flag.Cell(d.Variant, string(d.Reason), d.Enabled)
+	place.Store(c)
+	return c
+}
+
+// headersOf returns the names of the request headers that flag i's decision can
+// depend on in a site, in canonical form, sorted.
+func (b *rules) headersOf(site *Handler, i int) []string {
+	var names []string
+	for _, attribute := range b.Reads(i) {
+		names = append(names, site.headersOf(attribute)...)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if slices.Contains(names, "*") {
+		names = []string{"*"}
+	}
+	return names
+}
+
+func headerName(prefix, flag string) string {
+	return http.CanonicalHeaderKey(prefix + evaluator.HeaderName(flag))
+}
+
+// headersOf returns the request headers that a site reads an attribute from;
+// "*" where it is read from what no header tells, such as an address.
+func (h *Handler) headersOf(attribute string) (names []string) {
+	if h == nil { // no feature_flags block: only the sticky id is known
+		if attribute == evaluator.UserID || attribute == "*" {
+			return []string{"Cookie"}
+		}
+		return nil
+	}
+	for _, s := range h.Context {
+		if attribute != "*" && s.Attribute != attribute {
+			continue
+		}
+		switch s.From {
+		case "header":
+			names = append(names, http.CanonicalHeaderKey(s.Key))
+		case "cookie", "sticky":
+			names = append(names, "Cookie")
+		case "user_agent":
+			names = append(names, "User-Agent")
+		case "jwt":
+			if h.JWT != nil {
+				for _, from := range h.JWT.From {
+					names = append(names, from.header()...)
+				}
+			}
+		case "value":
+			names = append(names, headersOfPlaceholders(s.Key)...)
+		}
+	}
+	return names
+}
+
+// headersOfPlaceholders tells what a text with placeholders varies by.
+func headersOfPlaceholders(text string) (names []string) {
+	for {
+		_, after, found := strings.Cut(text, "{")
+		if !found {
+			return names
+		}
+		key, rest, closed := strings.Cut(after, "}")
+		if !closed {
+			return names
+		}
+		text = rest
+		key, _, _ = strings.Cut(key, ":")
+		if name, ok := cutAny(key, "http.request.header.", "header."); ok {
+			names = append(names, http.CanonicalHeaderKey(name))
+		} else if _, ok := cutAny(key, "http.request.cookie.", "cookie."); ok {
+			names = append(names, "Cookie")
+		} else if _, ok := cutAny(key, "http.auth."); ok {
+			names = append(names, "Authorization", "Cookie")
+		} else if _, ok := cutAny(key, "http.request.uri", "http.request.orig_uri", "http.request.host", "http.request.method",
+			"http.request.scheme", "http.request.port", "http.regexp.", "path", "uri", "query", "host", "method", "env.", "system.", "file."); !ok {
+			names = append(names, "*")
+		}
+	}
+}
+
+func cutAny(s string, prefixes ...string) (rest string, found bool) {
+	for _, p := range prefixes {
+		if rest, found = strings.CutPrefix(s, p); found {
+			return rest, true
+		}
+	}
+	return "", false
+}

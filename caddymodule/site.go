@@ -1,0 +1,180 @@
+package caddymodule
+
+import (
+	"hash/maphash"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+)
+
+// siteRules is what a feature_flags handler makes of one ruleset, so that
+// requests find it ready: header names, what responses vary by, and the
+// decisions on recent contexts. Immutable but for the cache.
+type siteRules struct {
+	rules *rules
+	until time.Time // a date changes decisions then; zero: never
+	told  []int     // flags told to the application, -1 an unknown one
+	flags []string  // their names
+	place []int32   // by flag: its place among those told, or -1
+	names []string  // of their headers; nil for a list
+	vary  []string  // by flag: the headers its decision is read from
+
+	// Recent decisions on many flags at once, by a hash of the attributes that
+	// they read; nil where deciding anew is as cheap.
+	reads []evaluator.Attribute
+	sets  *lru.Cache[uint64, *decisionSet]
+	seed  maphash.Seed
+}
+
+// decisionSet is what one context comes to for all flags of a site, in the
+// order in which they are told; nil for unknown ones.
+type decisionSet struct {
+	key       string
+	decisions []*evaluator.Decision
+	cells     []*monitors.Cell // nil too for flags that are followed one by one
+	list      string           // the header's value in list mode
+}
+
+// Decisions are kept for sites that tell at least fewestCached flags, in about
+// cacheBytes a site.
+const (
+	fewestCached = 8
+	cacheBytes   = 4 << 20
+)
+
+// siteRules returns the handler's view of r, making it when r is new to it or
+// a date has been reached.
+func (h *Handler) siteRules(r *rules, now time.Time) *siteRules {
+	s := h.site.Load()
+	if s != nil && s.rules == r && (s.until.IsZero() || now.Before(s.until)) {
+		return s
+	}
+	s = h.newSiteRules(r, now)
+	h.site.Store(s)
+	return s
+}
+
+func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
+	s := &siteRules{rules: r, until: r.StableUntil(now), vary: make([]string, r.Len()), seed: maphash.MakeSeed()}
+	for i := range s.vary {
+		s.vary[i] = strings.Join(r.headersOf(h, i), ", ")
+	}
+	if h.Headers.Mode == "off" {
+		return s
+	}
+	s.place = make([]int32, r.Len())
+	for i := range s.place {
+		s.place[i] = -1
+	}
+	s.flags = h.Flags
+	if len(s.flags) == 0 {
+		s.flags = r.names
+	}
+	for _, name := range s.flags {
+		i := r.Index(name)
+		if i >= 0 {
+			s.place[i] = int32(len(s.told))
+		}
+		s.told = append(s.told, i)
+		if h.Headers.Mode != "list" {
+			s.names = append(s.names, http.CanonicalHeaderKey(h.Headers.Name+evaluator.HeaderName(name)))
+		}
+	}
+	if len(s.told) >= fewestCached {
+		s.cache()
+	}
+	return s
+}
+
+// cache makes room for decisions, unless they can depend on any attribute.
+func (s *siteRules) cache() {
+	var reads []string
+	for _, i := range s.told {
+		if i >= 0 {
+			reads = append(reads, s.rules.Reads(i)...)
+		}
+	}
+	slices.Sort(reads)
+	reads = slices.Compact(reads)
+	if slices.Contains(reads, "*") {
+		return
+	}
+	for _, name := range reads {
+		s.reads = append(s.reads, evaluator.AttributeOf(name))
+	}
+	entry := 16*len(s.told) + 256
+	if s.names == nil {
+		entry += 16 * len(s.told)
+	}
+	s.sets, _ = lru.New[uint64, *decisionSet](min(4096, max(16, cacheBytes/entry))) // fails for sizes below 1 only
+}
+
+// varyOf returns the headers that flag i's decision is read from. A nil site is
+// one without a feature_flags handler: there only the sticky id is known.
+func (s *siteRules) varyOf(r *rules, i int) string {
+	switch {
+	case s != nil && s.rules == r:
+		return s.vary[i]
+	case slices.Contains(r.Reads(i), evaluator.UserID) || slices.Contains(r.Reads(i), "*"):
+		return "Cookie"
+	}
+	return ""
+}
+
+// decideAll decides the flags that the site tells, by the cache if it can.
+func (s *siteRules) decideAll(rq *request) *decisionSet {
+	if s.sets == nil {
+		return nil
+	}
+	var room [512]byte
+	key, ok := rq.ctx.AppendKey(room[:0], s.reads)
+	if !ok {
+		return nil
+	}
+	hash := maphash.Bytes(s.seed, key)
+	if set, found := s.sets.Get(hash); found && set.key == string(key) {
+		return set
+	}
+	set := s.newSet(rq)
+	set.key = string(key)
+	s.sets.Add(hash, set)
+	return set
+}
+
+func (s *siteRules) newSet(rq *request) *decisionSet {
+	n := len(s.told)
+	set := &decisionSet{decisions: make([]*evaluator.Decision, n), cells: make([]*monitors.Cell, n)}
+	for k, i := range s.told {
+		if i < 0 {
+			continue
+		}
+		d := rq.eval.Decide(i)
+		set.decisions[k] = d
+		if !s.rules.monitors[i].watched {
+			set.cells[k] = s.rules.cell(i, d)
+		}
+	}
+	if s.names == nil {
+		set.list = s.dictionary(func(k int) *evaluator.Decision { return set.decisions[k] })
+	}
+	return set
+}
+
+// dictionary writes the list header.
+func (s *siteRules) dictionary(decision func(place int) *evaluator.Decision) string {
+	b := make([]byte, 0, min(len(s.told)*24, 4096))
+	for k, i := range s.told {
+		if i < 0 {
+			b = appendDictionary(b, s.flags[k], evaluator.Unknown(s.flags[k]))
+		} else {
+			b = appendDictionary(b, s.flags[k], decision(k))
+		}
+	}
+	return string(b)
+}

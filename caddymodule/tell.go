@@ -1,0 +1,96 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+)
+
+// tell decides the site's flags and sets the request's headers.
+func (h *Handler) tell(rq *request, r *http.Request) {
+	s := rq.site
+	if h.Headers.Mode == "off" || len(s.told) == 0 || s.rules != rq.rules {
+		return
+	}
+	set := s.decideAll(rq)
+	if set != nil && len(rq.exposures) == 0 && rq.bulk == nil {
+		rq.bulk = set
+		for k, d := range set.decisions {
+			if d == nil {
+				continue
+			}
+			if set.cells[k] == nil {
+				rq.expose(s.told[k], d)
+			} else {
+				rq.trace(d)
+			}
+		}
+	}
+	if h.Vary {
+		for _, i := range s.told {
+			rq.varyBy(i)
+		}
+	}
+	if h.Headers.Mode == "list" {
+		list := ""
+		if rq.bulk != nil {
+			list = rq.bulk.list
+		} else {
+			list = s.dictionary(func(k int) *evaluator.Decision { return rq.decide(s.told[k]) })
+		}
+		r.Header[h.Headers.Name] = []string{list}
+		return
+	}
+	values := rq.values[:0]
+	if len(s.told) > len(rq.values) {
+		values = make([]string, 0, len(s.told))
+	}
+	for k, i := range s.told {
+		variant, enabled := evaluator.Off, false
+		if i >= 0 {
+			d := rq.decide(i)
+			variant, enabled = d.Variant, d.Enabled
+		}
+		if enabled || h.Headers.Mode == "each" {
+			values = append(values, variant)
+			n := len(values)
+			r.Header[s.names[k]] = values[n-1 : n : n]
+		}
+	}
+}
+
+// appendDictionary appends one member of an RFC 9651 dictionary. Keys there are
+// lower case; a flag's name keeps its letters apart but for their case. On is a
+// bare key (true), off is ?0, a variant is a token, or a string where it cannot
+// be one.
+func appendDictionary(b []byte, flag string, d *evaluator.Decision) []byte {
+	if len(b) > 0 {
+		b = append(b, ", "...)
+	}
+	if c := flag[0]; c >= '0' && c <= '9' {
+		b = append(b, '*') // keys begin with a letter or an asterisk
+	}
+	b = append(b, strings.ToLower(flag)...)
+	switch d.Variant {
+	case evaluator.On:
+		return b
+	case evaluator.Off:
+		return append(b, "=?0"...)
+	}
+	b = append(b, '=')
+	if c := d.Variant[0]; c >= '0' && c <= '9' {
+		return append(append(append(b, '"'), d.Variant...), '"')
+	}
+	return append(b, d.Variant...)
+}
+
+// valueText gives a JSON value as a placeholder shows it.
+func valueText(value json.RawMessage) string {
+	var s string
+	if len(value) > 0 && value[0] == '"' && json.Unmarshal(value, &s) == nil {
+		return s
+	}
+	return string(value)
+}

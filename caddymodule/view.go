@@ -1,0 +1,102 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+	"github.com/seed-6adbc061/caddy-feature-flags/state"
+)
+
+// flagView is what the API tells about a flag.
+type flagView struct {
+	Name       string             `json:"name"`
+	Status     string             `json:"status"`     // on, split, off, disabled, tripped, inactive
+	Percentage float64            `json:"percentage"` // in force; 0 while off for everyone
+	Variants   []string           `json:"variants"`
+	Definition json.RawMessage    `json:"definition"`
+	Source     string             `json:"source"`
+	Position   evaluator.Position `json:"position"`
+	State      stateView          `json:"state"`
+	Guard      guardView          `json:"guard"`
+	LastAsked  *time.Time         `json:"last_asked,omitempty"`
+}
+
+// stateView is what was flipped at run time.
+type stateView struct {
+	Override *state.Override `json:"override,omitempty"`
+	Tripped  bool            `json:"tripped"`
+	Trips    []state.Trip    `json:"trips"` // open ones, oldest first
+}
+
+// guardView are the monitors' figures.
+type guardView struct {
+	monitors.Status
+	Figures map[string]monitors.Figures `json:"figures"` // canary and control, since the process began
+}
+
+func (a *App) view(r *rules, i int, now time.Time) flagView {
+	def := r.Definition(i)
+	kept := a.engine.store.Flag(def.Name)
+	m := r.monitors[i].flag
+	v := flagView{
+		Name: def.Name, Variants: r.Variants(i), Definition: def.Raw, Source: def.Source, Position: def.Pos,
+		Percentage: a.percentage(r, i),
+		State:      stateView{Tripped: kept.Tripped(), Trips: kept.Trips},
+		Guard:      guardView{Status: m.Status(), Figures: figures(m)},
+	}
+	if v.State.Trips == nil {
+		v.State.Trips = []state.Trip{}
+	}
+	if kept.Override.Kind != state.Cleared {
+		v.State.Override = &kept.Override
+	}
+	if at := m.LastAsked(); !at.IsZero() {
+		v.LastAsked = &at
+	}
+	switch s := r.State(i); {
+	case s.Override == evaluator.Disabled:
+		v.Status = "disabled"
+	case s.Tripped != "":
+		v.Status = "tripped"
+	case !def.Active && s.Override != evaluator.Enabled:
+		v.Status = "inactive"
+	case !r.InForce(i, a.environment, now):
+		v.Status = "off"
+	case r.Splits(i):
+		v.Status = "split"
+	default:
+		v.Status = "on"
+	}
+	return v
+}
+
+// percentage is the share in force, 0 while the flag is off for everyone.
+func (a *App) percentage(r *rules, i int) float64 {
+	if !r.InForce(i, a.environment, time.Now()) {
+		return 0
+	}
+	return r.Share(i).Percent()
+}
+
+func figures(m *monitors.Flag) map[string]monitors.Figures {
+	canary, control := m.Cohort(true), m.Cohort(false)
+	return map[string]monitors.Figures{"canary": canary.Figures(), "control": control.Figures()}
+}
+
+// didYouMean names a flag that is spelt nearly so.
+func didYouMean(name string, known []string) string {
+	for _, k := range known {
+		if strings.EqualFold(evaluator.HeaderName(k), evaluator.HeaderName(name)) {
+			return fmt.Sprintf(" (did you mean %q?)", k)
+		}
+	}
+	return ""
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

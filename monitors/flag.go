@@ -1,0 +1,284 @@
+package monitors
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Flag watches one flag for as long as the process lives, over reloads and
+// changes of its definition. Safe for concurrent use. Make it with [NewFlag].
+type Flag struct {
+	name    string
+	current atomic.Pointer[watch]
+
+	mu       sync.Mutex
+	cells    map[cellKey]*Cell
+	traffic  traffic
+	on       bool
+	baseline Baseline
+	asked    uint64    // exposures at the last sweep
+	askedAt  time.Time // of the last sweep that found more
+}
+
+type cellKey struct{ variant, reason string }
+
+// NewFlag makes the monitor of the named flag, armed at now without thresholds.
+func NewFlag(name string, now time.Time) *Flag {
+	f := &Flag{name: name, cells: map[cellKey]*Cell{}, baseline: Baseline{Requests: -1}}
+	f.current.Store(f.newWatch(now, Thresholds{}))
+	return f
+}
+
+// Name returns the flag's name.
+func (f *Flag) Name() string { return f.name }
+
+// Cell returns the counters of a variant served for a reason, making them on
+// first use.
+func (f *Flag) Cell(variant, reason string, canary bool) *Cell {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key := cellKey{variant, reason}
+	c := f.cells[key]
+	if c == nil {
+		c = &Cell{Variant: variant, Reason: reason, Canary: canary}
+		f.cells[key] = c
+	}
+	return c
+}
+
+// Cells returns all counters.
+func (f *Flag) Cells() []*Cell {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]*Cell, 0, len(f.cells))
+	for _, c := range f.cells {
+		out = append(out, c)
+	}
+	return out
+}
+
+// Cohort sums the counters of one cohort, since the process began.
+func (f *Flag) Cohort(canary bool) (sum Counts) {
+	for _, c := range f.Cells() {
+		if c.Canary == canary {
+			sum.Add(c.Snapshot())
+		}
+	}
+	return sum
+}
+
+// counted gives both cohorts' counts, canary under true.
+func (f *Flag) counted() map[bool]CohortEvidence {
+	out := make(map[bool]CohortEvidence, 2)
+	for _, canary := range []bool{true, false} {
+		sum := f.Cohort(canary)
+		figures := sum.Figures()
+		out[canary] = CohortEvidence{Requests: int64(figures.Requests), Errors: int64(figures.Errors)}
+	}
+	return out
+}
+
+// Configure puts thresholds in force. Counting goes on; only [Flag.Arm] begins
+// anew.
+func (f *Flag) Configure(now time.Time, t Thresholds) {
+	old := f.current.Load()
+	if old.thresholds.equal(t) {
+		return
+	}
+	w := f.newWatch(now, t)
+	w.since, w.before = old.since, old.before
+	w.errors.Store(old.errors.Load())
+	if old.thresholds.Baseline == t.Baseline {
+		w.slow.Store(old.slow.Load()) // else slow meant something else
+	}
+	w.done.Store(old.done.Load())
+	old.mu.Lock()
+	w.last = append(w.last, old.last...)
+	old.mu.Unlock()
+	f.current.Store(w)
+}
+
+func (t Thresholds) equal(o Thresholds) bool {
+	sameErrors := t.Errors == o.Errors || t.Errors != nil && o.Errors != nil && *t.Errors == *o.Errors
+	return sameErrors && t.Baseline == o.Baseline && t.Slow == o.Slow && t.TrafficDrop == o.TrafficDrop
+}
+
+func (f *Flag) newWatch(now time.Time, t Thresholds) *watch {
+	w := &watch{thresholds: t, since: now, counted: f.counted, before: f.counted()}
+	if t.Baseline > 0 {
+		w.waiting.start(now, t.Baseline)
+	}
+	return w
+}
+
+// Arm begins to count anew, after a reset. Requests under way count no more.
+func (f *Flag) Arm(now time.Time) {
+	f.current.Store(f.newWatch(now, f.current.Load().thresholds))
+}
+
+// Disarm stops verdicts until the next Arm: the flag is tripped.
+func (f *Flag) Disarm() { f.current.Load().done.Store(true) }
+
+// Watched tells whether thresholds are in force: then each request must be
+// followed by an [Exposure]; else counting it in its cell is enough.
+func (f *Flag) Watched() bool { return f.current.Load().thresholds.Any() }
+
+// Exposure is one request for which the flag mattered.
+type Exposure struct {
+	flag  *Flag
+	cell  *Cell
+	watch *watch
+	block int64
+	begun bool
+}
+
+// Expose follows the request from its arrival.
+func (f *Flag) Expose(now time.Time, cell *Cell) Exposure {
+	w := f.current.Load()
+	x := Exposure{flag: f, cell: cell, watch: w, block: -1}
+	if cell.Canary && w.thresholds.Baseline > 0 {
+		x.block = w.waiting.arrive(now)
+	}
+	return x
+}
+
+// Flag returns the monitor the exposure belongs to.
+func (x *Exposure) Flag() *Flag { return x.flag }
+
+// FirstByte notes that the answer has begun, after wait since arrival.
+// Non-nil evidence is a verdict against the flag: the caller trips it.
+func (x *Exposure) FirstByte(wait time.Duration) *Evidence {
+	if !x.cell.Canary || x.watch.thresholds.Baseline == 0 || x.begun {
+		return nil
+	}
+	x.begun = true
+	if inTime := x.watch.waiting.answer(x.block); inTime && wait > x.watch.thresholds.Baseline {
+		return x.watch.countSlow(1)
+	}
+	return nil
+}
+
+// End notes what the request came to. Non-nil evidence is a verdict against
+// the flag: the caller trips it.
+func (x *Exposure) End(now time.Time, o *Outcome) *Evidence {
+	x.cell.add(o)
+	if !x.cell.Canary {
+		return nil
+	}
+	// A request that ended without an answer failed, or its client left: who
+	// waited for longer than the baseline was served slowly all the same.
+	verdict := x.FirstByte(o.wait())
+	if o.isError() {
+		x.watch.keep(FailedRequest{ID: o.RequestID, At: now.UTC(), Status: o.Status, FirstByte: o.FirstByte.Seconds(), Why: o.Error})
+		if v := x.watch.countError(); v != nil {
+			verdict = v
+		}
+	}
+	return verdict
+}
+
+// Tick does what has to wait for time to pass; call it about ten times a
+// second, never twice at once. on tells whether the flag is on for anybody.
+// Non-nil evidence is a verdict against the flag: the caller trips it. changed
+// tells that the traffic baseline is a new one, to be kept.
+func (f *Flag) Tick(now time.Time, on bool) (verdict *Evidence, changed bool) {
+	w := f.current.Load()
+	if late := w.waiting.settle(now); late > 0 {
+		verdict = w.countSlow(late)
+	}
+	if w.thresholds.TrafficDrop == 0 {
+		return verdict, false
+	}
+	exposures := f.exposures()
+	f.mu.Lock()
+	whole, sum := f.traffic.advance(now, exposures), int64(0)
+	if on != f.on {
+		f.on, changed = on, true
+		f.baseline = Baseline{Since: now, Requests: -1}
+		if sum, full := f.traffic.lastWindow(); on && full {
+			f.baseline.Requests = sum
+		}
+	}
+	full := false
+	if whole {
+		sum, full = f.traffic.lastWindow()
+	}
+	baseline := f.baseline
+	f.mu.Unlock()
+	if on && full && now.Sub(baseline.Since) >= trafficWindow*time.Second &&
+		dropped(baseline.Requests, sum, w.thresholds.TrafficDrop) && w.done.CompareAndSwap(false, true) {
+		drop := 100 * (1 - float64(sum)/float64(baseline.Requests))
+		verdict = w.evidence(TestTraffic, w.thresholds.TrafficDrop, drop, trafficSummary(baseline, sum, w.thresholds.TrafficDrop))
+	}
+	return verdict, changed
+}
+
+// Sweep folds counters and notes whether anybody asked for the flag; call it
+// every few seconds.
+func (f *Flag) Sweep(now time.Time) {
+	for _, c := range f.Cells() {
+		c.fold()
+	}
+	n := f.exposures()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n != f.asked {
+		f.asked, f.askedAt = n, now
+	}
+}
+
+// exposures sums all cells.
+func (f *Flag) exposures() (n uint64) {
+	for _, c := range f.Cells() {
+		s := c.Snapshot()
+		n += s.Total()
+	}
+	return n
+}
+
+// Baseline returns the traffic before the flag was turned on, to be kept over
+// restarts.
+func (f *Flag) Baseline() Baseline {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.baseline
+}
+
+// Resume takes the baseline that was kept when the process ended; a flag that
+// has been on since then is not turned on anew by its first Tick.
+func (f *Flag) Resume(b Baseline, on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.baseline, f.on = b, on
+}
+
+// LastAsked returns when a request was last found for which the flag mattered,
+// to the second or a few; zero: never since the process began.
+func (f *Flag) LastAsked() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.askedAt.UTC()
+}
+
+// Status is what people read about a flag's monitors.
+type Status struct {
+	Armed    time.Time      `json:"armed"` // since when it counts
+	Canary   CohortEvidence `json:"canary"`
+	Control  CohortEvidence `json:"control"`
+	Baseline *Baseline      `json:"traffic_before,omitempty"`
+}
+
+// Status returns the counts since the flag was last armed.
+func (f *Flag) Status() Status {
+	w := f.current.Load()
+	s := Status{Armed: w.since.UTC()}
+	s.Canary, s.Control = w.cohorts()
+	if !w.thresholds.Any() { // nobody followed the requests one by one
+		s.Canary.Errors = w.counted()[true].Errors - w.before[true].Errors
+	}
+	if b := f.Baseline(); b.Requests >= 0 {
+		s.Baseline = &b
+	}
+	return s
+}

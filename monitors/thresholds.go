@@ -1,0 +1,133 @@
+package monitors
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Thresholds are the founding monitors of one flag. The zero Thresholds watch
+// nothing.
+type Thresholds struct {
+	Errors *int64 // trip after more than this many errors of the canary
+
+	Baseline time.Duration // to the first byte; 0: no watch on slowness
+	Slow     int64         // trip after more than this many canary requests slower than Baseline
+
+	TrafficDrop float64 // per cent; 0: no watch on traffic
+}
+
+// Names of the tests that trip, as `tripped:NAME` and evidence say them.
+const (
+	TestErrors      = "errors"
+	TestPerformance = "performance"
+	TestTraffic     = "traffic"
+)
+
+// Evidence says why a flag was tripped. It holds no identity.
+type Evidence struct {
+	Test    string          `json:"test"`
+	Summary string          `json:"summary"` // in words
+	Since   time.Time       `json:"since"`   // when the flag was armed
+	Limit   float64         `json:"limit"`   // the threshold that was passed
+	Found   float64         `json:"found"`   // what was counted against it
+	Canary  CohortEvidence  `json:"canary"`
+	Control CohortEvidence  `json:"control"`
+	Last    []FailedRequest `json:"last_failing,omitempty"` // newest last
+}
+
+// CohortEvidence are one cohort's counts since the flag was armed.
+type CohortEvidence struct {
+	Requests int64 `json:"requests"`
+	Errors   int64 `json:"errors"`
+	Slow     int64 `json:"slow,omitempty"`
+}
+
+// FailedRequest is one request that counted against the canary.
+type FailedRequest struct {
+	ID        string    `json:"id,omitempty"`
+	At        time.Time `json:"at"`
+	Status    int       `json:"status,omitempty"`
+	FirstByte float64   `json:"first_byte,omitempty"` // seconds
+	Why       string    `json:"why"`
+}
+
+// keptRequests bounds the failing requests that evidence shows.
+const keptRequests = 8
+
+// Any tells whether anything is watched: only then a flag's requests are
+// followed one by one.
+func (t Thresholds) Any() bool { return t.Errors != nil || t.Baseline > 0 || t.TrafficDrop > 0 }
+
+// watch counts from one arming of a flag to its trip or the next arming:
+// requests of an earlier arming end in the watch they began in, which nobody
+// looks at any more.
+type watch struct {
+	thresholds Thresholds
+	since      time.Time
+	done       atomic.Bool // tripped: the first one to notice acts
+
+	errors, slow atomic.Int64
+	before       map[bool]CohortEvidence // counted before it began, by cohort; canary is true
+	counted      func() map[bool]CohortEvidence
+	waiting      waiting
+	mu           sync.Mutex
+	last         []FailedRequest
+}
+
+func (w *watch) keep(r FailedRequest) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.last) == keptRequests {
+		copy(w.last, w.last[1:])
+		w.last = w.last[:keptRequests-1]
+	}
+	w.last = append(w.last, r)
+}
+
+// cohorts are the counts since the watch began. Errors and slow requests of
+// the canary are the watch's own, so that they agree with the verdict.
+func (w *watch) cohorts() (canary, control CohortEvidence) {
+	now := w.counted()
+	canary = CohortEvidence{Requests: now[true].Requests - w.before[true].Requests, Errors: w.errors.Load(), Slow: w.slow.Load()}
+	control = CohortEvidence{Requests: now[false].Requests - w.before[false].Requests, Errors: now[false].Errors - w.before[false].Errors}
+	return canary, control
+}
+
+// evidence is built by the one that set done.
+func (w *watch) evidence(test string, limit, found float64, summary string) *Evidence {
+	w.mu.Lock()
+	last := append([]FailedRequest(nil), w.last...)
+	w.mu.Unlock()
+	e := &Evidence{Test: test, Summary: summary, Since: w.since, Limit: limit, Found: found, Last: last}
+	e.Canary, e.Control = w.cohorts()
+	return e
+}
+
+// countError adds one error of the canary; non-nil evidence is a verdict.
+func (w *watch) countError() *Evidence {
+	n := w.errors.Add(1)
+	limit := w.thresholds.Errors
+	if limit == nil || n <= *limit || !w.done.CompareAndSwap(false, true) {
+		return nil
+	}
+	canary, control := w.cohorts()
+	return w.evidence(TestErrors, float64(*limit), float64(n),
+		fmt.Sprintf("%d canary requests failed of %d since it was armed, more than error_threshold %d; control: %d of %d",
+			n, canary.Requests, *limit, control.Errors, control.Requests))
+}
+
+// countSlow adds n slow requests of the canary.
+func (w *watch) countSlow(n int64) *Evidence {
+	if n == 0 {
+		return nil
+	}
+	found := w.slow.Add(n)
+	if found <= w.thresholds.Slow || !w.done.CompareAndSwap(false, true) {
+		return nil
+	}
+	return w.evidence(TestPerformance, float64(w.thresholds.Slow), float64(found),
+		fmt.Sprintf("%d canary requests took longer than performance_baseline %s to their first byte, more than performance_threshold %d",
+			found, w.thresholds.Baseline, w.thresholds.Slow))
+}

@@ -1,0 +1,254 @@
+// Package tests runs the product end to end: a real Caddy, real upstreams, real
+// tokens, real files.
+package tests
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/seed-6adbc061/caddy-feature-flags"
+)
+
+// TestMain keeps Caddy out of the home folder.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "caddy-feature-flags-*")
+	if err != nil {
+		panic(err)
+	}
+	for _, name := range []string{"XDG_DATA_HOME", "XDG_CONFIG_HOME", "HOME"} {
+		os.Setenv(name, dir)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// instance is the one Caddy that runs in this process.
+type instance struct {
+	t     *testing.T
+	dir   string            // of features.json, state and whatever a test writes
+	admin string            // http://host:port of the admin API
+	words map[string]string // what the Caddyfile's words in capitals stand for
+	text  string            // the Caddyfile
+}
+
+// start runs the Caddyfile until the test ends. In it FEATURES is the features
+// file, DIR the test's folder, STATE the state's folder, ADMIN the admin
+// address, and each further word what words gives. Sites are written
+// `http://:0 { bind 127.0.0.1`, and found by [instance.url] in their order.
+func start(t *testing.T, caddyfile, features string, words map[string]string) *instance {
+	t.Helper()
+	c := &instance{t: t, dir: t.TempDir(), text: caddyfile, words: map[string]string{}}
+	address := freeAddress(t)
+	c.admin = "http://" + address
+	for k, v := range words {
+		c.words[k] = v
+	}
+	c.words["ADMIN"] = address
+	c.words["DIR"] = c.dir
+	c.words["STATE"] = filepath.Join(c.dir, "state")
+	c.words["FEATURES"] = filepath.Join(c.dir, "features.json")
+	if features != "" {
+		c.write("features.json", features)
+	}
+	if err := c.load(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Errorf("stopping Caddy: %v", err)
+		}
+	})
+	return c
+}
+
+// global is the usual head of a Caddyfile.
+const global = `{
+	admin ADMIN
+	auto_https off
+	persist_config off
+	grace_period 2s
+	feature_flags {
+		source file FEATURES {
+			poll 100ms
+		}
+		state local STATE
+	}
+}
+`
+
+// load (re)loads the Caddyfile.
+func (c *instance) load() error {
+	text := c.text
+	for k, v := range c.words {
+		text = strings.ReplaceAll(text, k, v)
+	}
+	adapter := caddyconfig.GetAdapter("caddyfile")
+	config, _, err := adapter.Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return fmt.Errorf("adapting: %w", err)
+	}
+	return caddy.Load(config, true)
+}
+
+// write replaces a file of the test's folder as an editor does: by rename.
+func (c *instance) write(name, text string) {
+	c.t.Helper()
+	path := filepath.Join(c.dir, name)
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// url returns the address of the i-th site.
+func (c *instance) url(i int) string {
+	c.t.Helper()
+	app, err := caddy.ActiveContext().AppIfConfigured("http")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	servers := app.(*caddyhttp.App).Servers
+	s := servers[fmt.Sprintf("srv%d", i)]
+	if s == nil || len(s.Listeners()) == 0 {
+		c.t.Fatalf("site %d does not listen; there are %d servers", i, len(servers))
+	}
+	return "http://" + s.Listeners()[0].Addr().String()
+}
+
+// api calls the admin API and decodes its answer; it fails the test unless the
+// status is the one wanted.
+func (c *instance) api(method, path, body string, want int) map[string]any {
+	c.t.Helper()
+	req, err := http.NewRequest(method, c.admin+"/feature_flags/"+path, strings.NewReader(body))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if resp.StatusCode != want {
+		c.t.Fatalf("%s %s: status %d, want %d: %s", method, path, resp.StatusCode, want, text)
+	}
+	var out map[string]any
+	if err := json.Unmarshal(text, &out); err != nil {
+		c.t.Fatalf("%s %s: %v: %s", method, path, err, text)
+	}
+	return out
+}
+
+// reply is an answer, read whole.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// get asks the first site; headers are given as name, value, ….
+func (c *instance) get(path string, headers ...string) reply {
+	c.t.Helper()
+	return fetch(c.t, c.url(0)+path, headers...)
+}
+
+func fetch(t *testing.T, url string, headers ...string) reply {
+	t.Helper()
+	r, err := try(url, headers...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// try is fetch where failing is an outcome.
+func try(url string, headers ...string) (reply, error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return reply{}, err
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return reply{resp.StatusCode, resp.Header, string(body)}, err
+}
+
+// client follows no redirects and keeps no cookies.
+var client = &http.Client{
+	Timeout:       20 * time.Second,
+	Transport:     &http.Transport{MaxIdleConnsPerHost: 64},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// upstream is a real server that says its name and shows the flags it was told.
+func upstream(t *testing.T, name string, handle func(w http.ResponseWriter, r *http.Request) bool) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if handle != nil && handle(w, r) {
+			return
+		}
+		var b bytes.Buffer
+		fmt.Fprintln(&b, name)
+		for _, k := range []string{"X-Feature-New-Ui", "X-Feature-Checkout-V2", "X-Features"} {
+			if v := r.Header.Values(k); v != nil {
+				fmt.Fprintf(&b, "%s: %s\n", k, strings.Join(v, " | "))
+			}
+		}
+		_, _ = w.Write(b.Bytes())
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// host gives a server's host:port.
+func host(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// eventually waits until ok, and fails after the limit.
+func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
+		if ok() {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("after %s: %s", limit, what)
+		}
+	}
+}
