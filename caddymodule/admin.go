@@ -17,9 +17,7 @@ import (
 
 // Admin serves the operators' API on Caddy's admin endpoint, under
 // /feature_flags/. Whoever reaches that endpoint is an operator.
-type Admin struct {
-	mux *http.ServeMux
-}
+type Admin struct{}
 
 // CaddyModule returns the module's information.
 func (*Admin) CaddyModule() caddy.ModuleInfo {

@@ -176,6 +176,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		// A record without a context, of which nobody has asked anything.
 	case rq.done:
 		return next.ServeHTTP(w, r) // an error route of a request that is told already
+	case rq.watch.rq != nil:
+		// A second handler tells in its own way; the first one's context stands,
+		// and it watches already.
+		if err := h.prepare(rq, w, r); err != nil {
+			return err
+		}
+		return next.ServeHTTP(w, r)
 	default:
 		h.app.quiet.warn(rq.arrival, "early", "a feature matcher was asked before feature_flags had read the context: its decision stands without one; put feature_flags first with `route` or `order`")
 	}
@@ -199,11 +206,12 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		return err
 	}
+	site := h.siteRules(rq.rules, rq.arrival)
 	if rq.site == nil {
-		rq.site = h.siteRules(rq.rules, rq.arrival)
+		rq.site = site
 		h.read(rq, r, claims)
 	}
-	h.tell(rq, r)
+	h.tell(rq, site, r)
 	rq.mark(rq.header)
 	return nil
 }
@@ -235,7 +243,7 @@ func (h *Handler) owns(name string) bool {
 }
 
 // equalHeader compares header names as CGI and many frameworks do: without
-// regard to case, and with `_` like `-`.
+// regard to case, and with `_` and `.` like `-`.
 func equalHeader(a, b string) bool {
 	if len(a) != len(b) {
 		return false
@@ -250,7 +258,7 @@ func equalHeader(a, b string) bool {
 
 func fold(c byte) byte {
 	switch {
-	case c == '_':
+	case c == '_', c == '.':
 		return '-'
 	case 'A' <= c && c <= 'Z':
 		return c + 'a' - 'A'

@@ -177,7 +177,7 @@ func (o *observer) outcome(r *http.Request, err error, panicked any) monitors.Ou
 	case panicked != nil:
 		switch {
 		case gone:
-			out.Class = monitors.ClientGone
+			out.Class = goneAfter(o.status)
 		case o.answered:
 			out.Class, out.Error = monitors.Aborted, "broken off after status "+strconv.Itoa(o.status)
 		default:
@@ -197,8 +197,11 @@ func (o *observer) outcome(r *http.Request, err error, panicked any) monitors.Ou
 	case err != nil:
 		out.Class, out.Error = monitors.Aborted, "failed after status "+strconv.Itoa(o.status)
 		if gone {
-			out.Class, out.Error = monitors.ClientGone, ""
+			out.Class, out.Error = goneAfter(o.status), ""
 		}
+		return out
+	case !o.answered && gone:
+		out.Class = monitors.ClientGone
 		return out
 	case !o.answered:
 		// Nothing was written and nothing failed: net/http answers 200 for it,
@@ -222,6 +225,15 @@ func (o *observer) outcome(r *http.Request, err error, panicked any) monitors.Ou
 		}
 	}
 	return out
+}
+
+// goneAfter classifies a client that left in the middle of the body: many hang
+// up when they have seen a 5xx, which failed all the same.
+func goneAfter(status int) monitors.Class {
+	if class := classOf(status); class == monitors.Failed {
+		return class
+	}
+	return monitors.ClientGone
 }
 
 func classOf(status int) monitors.Class {

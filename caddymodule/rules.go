@@ -64,10 +64,6 @@ func (b *rules) headersOf(site *Handler, i int) []string {
 	return names
 }
 
-func headerName(prefix, flag string) string {
-	return http.CanonicalHeaderKey(prefix + evaluator.HeaderName(flag))
-}
-
 // headersOf returns the request headers that a site reads an attribute from;
 // "*" where it is read from what no header tells, such as an address.
 func (h *Handler) headersOf(attribute string) (names []string) {

@@ -8,9 +8,8 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 )
 
-// tell decides the site's flags and sets the request's headers.
-func (h *Handler) tell(rq *request, r *http.Request) {
-	s := rq.site
+// tell decides the flags that s tells and sets the request's headers.
+func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 	if h.Headers.Mode == "off" || len(s.told) == 0 || s.rules != rq.rules {
 		return
 	}
