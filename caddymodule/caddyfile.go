@@ -23,7 +23,7 @@ func one(d *caddyfile.Dispenser, option, want string, into *string) error {
 	case len(args) != 1:
 		return d.Errf("%s: want %s, got %d arguments", option, want, len(args))
 	case *into != "":
-		return d.Errf("%s: is given twice, %q and %q", option, *into, args[0])
+		return d.Errf("%s: is given twice", option) // without the values: one may be a secret
 	}
 	*into = args[0]
 	return noBlock(d, option)

@@ -11,6 +11,7 @@ import (
 
 func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	if existing != nil {
+		d.Next() // for the place in the error
 		return nil, d.Err("feature_flags: is given twice; put everything into one block")
 	}
 	app := new(App)

@@ -13,8 +13,13 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 	if h.Headers.Mode == "off" || len(s.told) == 0 || s.rules != rq.rules {
 		return
 	}
-	set := s.decideAll(rq)
-	if set != nil && len(rq.exposures) == 0 && rq.bulk == nil {
+	// All at once only where nobody has asked before: what was decided without
+	// the context must not be kept for others, nor a second handler's for the first.
+	var set *decisionSet
+	if s == rq.site && len(rq.exposures) == 0 && rq.bulk == nil {
+		set = s.decideAll(rq)
+	}
+	if set != nil {
 		rq.bulk = set
 		for k, d := range set.decisions {
 			if d == nil {
@@ -34,8 +39,8 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 	}
 	if h.Headers.Mode == "list" {
 		list := ""
-		if rq.bulk != nil {
-			list = rq.bulk.list
+		if set != nil {
+			list = set.list
 		} else {
 			list = s.dictionary(func(k int) *evaluator.Decision { return rq.decide(s.told[k]) })
 		}
@@ -43,7 +48,7 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 		return
 	}
 	values := rq.values[:0]
-	if len(s.told) > len(rq.values) {
+	if len(s.told) > len(rq.values) || s != rq.site {
 		values = make([]string, 0, len(s.told))
 	}
 	for k, i := range s.told {

@@ -1,0 +1,91 @@
+package caddymodule_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/seed-6adbc061/caddy-feature-flags/caddymodule"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew")
+
+const separator = "\n----------\n"
+
+// TestAdapt compares what every Caddyfile in testdata/adapt becomes, JSON or
+// the text of an error, with the golden behind the line of dashes.
+func TestAdapt(t *testing.T) {
+	files, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".caddyfiletest"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			input, want, _ := strings.Cut(string(text), separator)
+			var got string
+			config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(input), map[string]any{"filename": "Caddyfile"})
+			if err != nil {
+				got = err.Error()
+			} else {
+				var out bytes.Buffer
+				if err := json.Indent(&out, config, "", "\t"); err != nil {
+					t.Fatal(err)
+				}
+				got = out.String()
+			}
+			if *update {
+				if err := os.WriteFile(file, []byte(input+separator+got+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != strings.TrimSuffix(want, "\n") {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// TestSyntaxIsDocumented compares the grammar above each parser with the one in
+// docs/caddyfile.md.
+func TestSyntaxIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../docs/caddyfile.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```caddyfile-syntax\n(.*?)```").FindAllStringSubmatch(string(doc), -1)
+	comments := map[string]string{}
+	for _, file := range []string{"caddyfile_app.go", "caddyfile_handler.go", "caddyfile_route.go", "policy.go", "matcher.go"} {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)(?:^//\t.*\n)+`).FindAllString(string(source), -1) {
+			lines := strings.Split(strings.TrimSuffix(m, "\n"), "\n")
+			for i := range lines {
+				lines[i] = strings.TrimPrefix(lines[i], "//\t")
+			}
+			comments[strings.Join(lines, "\n")+"\n"] = file
+		}
+	}
+	if len(blocks) != 5 {
+		t.Errorf("docs/caddyfile.md has %d grammars, want 5", len(blocks))
+	}
+	for _, b := range blocks {
+		if comments[b[1]] == "" {
+			t.Errorf("no parser is commented with the grammar\n%s", b[1])
+		}
+	}
+}
