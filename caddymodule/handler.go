@@ -166,30 +166,31 @@ func (h *Handler) Cleanup() error {
 	return nil
 }
 
-// ServeHTTP decides, tells, passes on and watches.
+// ServeHTTP decides, tells, passes on and watches. A second handler on a
+// request's way tells the same decisions in its own way.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rq := requestOf(r)
 	switch {
 	case rq == nil:
 		rq = newRequest(h.app, r)
-	case rq.site == nil && len(rq.exposures) == 0 && !rq.done:
-		// A record without a context, of which nobody has asked anything.
 	case rq.done:
 		return next.ServeHTTP(w, r) // an error route of a request that is told already
-	case rq.watch.rq != nil:
-		// A second handler tells in its own way; the first one's context stands,
-		// and it watches already.
-		if err := h.prepare(rq, w, r); err != nil {
-			return err
-		}
-		return next.ServeHTTP(w, r)
-	default:
+	case rq.site == nil && len(rq.exposures) > 0:
 		h.app.quiet.warn(rq.arrival, "early", "a feature matcher was asked before feature_flags had read the context: its decision stands without one; put feature_flags first with `route` or `order`")
 	}
 	if err := h.prepare(rq, w, r); err != nil {
 		return err
 	}
+	return rq.watched(w, r, next)
+}
+
+// watched calls next and watches what becomes of it, unless a handler further
+// out does.
+func (rq *request) watched(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	o := &rq.watch
+	if o.rq != nil {
+		return next.ServeHTTP(w, r)
+	}
 	o.rq, o.only, o.ResponseWriter = rq, -1, w
 	return o.serve(r, next)
 }

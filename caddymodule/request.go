@@ -43,7 +43,7 @@ type request struct {
 	taken       []int // flags of the bulk that are followed one by one all the same
 	bulkOutcome *monitors.Outcome
 
-	watch observer // of the feature_flags handler
+	watch observer // of the outermost handler of ours
 	repl  *caddy.Replacer
 	span  trace.Span
 }

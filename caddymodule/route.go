@@ -69,17 +69,20 @@ func (rt *Route) Provision(ctx caddy.Context) error {
 // ServeHTTP decides and goes that way.
 func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rq := requestOf(r)
-	own := rq == nil
-	if own {
+	if rq == nil {
 		rq = newRequest(rt.app, r)
+	}
+	alone := rq.watch.rq == nil && !rq.done // no feature_flags handler, no other route further out
+	if alone {
 		rq.header = w.Header()
 		rq.readSticky(r, true)
 	}
 	routes, i := rt.choose(rq)
-	if own {
-		rq.mark(rq.header)
-	}
 	chosen := routes.Compile(next)
+	if alone {
+		rq.mark(rq.header)
+		return rq.watched(w, r, chosen)
+	}
 	if i < 0 || rq.done {
 		return chosen.ServeHTTP(w, r)
 	}

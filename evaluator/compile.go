@@ -251,14 +251,14 @@ func (c *compiler) flag(f *compiled) {
 	}
 }
 
-// unixNano is t.UnixNano where that is defined, 1677 to 2262, else the nearest
-// end.
+// unixNano is t.UnixNano where that is defined, 1677 to 2262, else one from
+// the nearest end: the ends themselves stand for no date.
 func unixNano(t time.Time) int64 {
 	switch s := t.Unix(); {
 	case s <= math.MinInt64/int64(time.Second):
-		return math.MinInt64
+		return math.MinInt64 + 1
 	case s >= math.MaxInt64/int64(time.Second):
-		return math.MaxInt64
+		return math.MaxInt64 - 1
 	}
 	return t.UnixNano()
 }

@@ -54,7 +54,7 @@ const nameRule = "a name is 1 to 128 letters, digits, '_', '.' and '-', and begi
 // decoder walks a document and gathers its mistakes.
 type decoder struct {
 	source string
-	flag   string     // the one being read, for error texts
+	flag   string // the one being read, for error texts
 	errs   Errors
 
 	// Of the flag being read.

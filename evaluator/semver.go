@@ -10,6 +10,7 @@ import (
 
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
 )
 
 // version is a semantic version in CEL: semver(app) >= semver("2.1"). Missing
@@ -20,7 +21,7 @@ type version struct {
 	pre   []string // pre-release identifiers; none for a release
 }
 
-var versionType = types.NewOpaqueType("semver")
+var versionType = types.NewOpaqueType("semver").WithTraits(traits.ComparerType)
 
 func celSemver(v ref.Val) ref.Val {
 	var text string

@@ -87,7 +87,7 @@ func (f *File) Watch(ctx context.Context, changed func(Document, error)) {
 func (f *File) asBefore() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.stamp.info == nil || f.failure != "" || f.stamp.racy(f.readAt) {
+	if !f.stamp.known() || f.failure != "" || f.stamp.racy(f.readAt) {
 		return false
 	}
 	now, err := stat(f.Path)
@@ -100,7 +100,10 @@ func (f *File) read(ctx context.Context) (doc Document, news bool, err error) {
 	if limit <= 0 {
 		limit = DefaultMaxSize
 	}
-	r, err := readWhole(ctx, f.Path, limit)
+	f.mu.Lock()
+	known := f.stamp
+	f.mu.Unlock()
+	r, err := readWhole(ctx, f.Path, known, limit)
 	if err != nil {
 		err = fmt.Errorf("file %q: %w", f.Path, err)
 		if ctx.Err() != nil {

@@ -129,23 +129,39 @@ func TestUnrest(t *testing.T) {
 	put(t, path, "abc")
 	s, err := stat(path)
 	must(t, err)
-	at := s.info.ModTime()
+	other := path + ".other"
+	put(t, other, "def")
+	replaced, err := stat(other)
+	must(t, err)
+	at := s.modified
+	empty := s
+	empty.size = 0
+	none := stamp{}
 	for _, c := range []struct {
-		name   string
-		age    time.Duration
-		waited stamp
-		want   time.Duration
+		name          string
+		now           stamp
+		age           time.Duration
+		known, waited stamp
+		want          time.Duration
 	}{
-		{"just written", 0, stamp{}, quiet},
-		{"a little later", 15 * time.Millisecond, stamp{}, quiet - 15*time.Millisecond},
-		{"old enough", quiet, stamp{}, 0},
-		{"old", time.Hour, stamp{}, 0},
-		{"ahead a little", -10 * time.Millisecond, stamp{}, quiet},
-		{"ahead a little, waited for", -10 * time.Millisecond, s, 0},
-		{"far ahead", -time.Hour, stamp{}, 0},
+		{"just written", s, 0, none, none, quiet},
+		{"a little later", s, 15 * time.Millisecond, none, none, quiet - 15*time.Millisecond},
+		{"old enough", s, quiet, none, none, 0},
+		{"old", s, time.Hour, none, none, 0},
+		{"old and known", s, time.Hour, s, none, 0},
+		{"old and another one", s, time.Hour, replaced, none, quiet},
+		{"old and another one, waited for", s, time.Hour, replaced, s, 0},
+		{"old and another one, waited for yet another", s, time.Hour, replaced, empty, quiet},
+		{"truncated, times not yet set", empty, time.Hour, s, none, quiet},
+		{"truncated, times not yet set, waited for", empty, time.Hour, s, empty, quiet},
+		{"old and empty, waited for", empty, time.Hour, none, empty, 0},
+		{"old and empty", empty, time.Hour, none, none, quiet},
+		{"ahead a little", s, -10 * time.Millisecond, none, none, quiet},
+		{"ahead a little, waited for", s, -10 * time.Millisecond, none, s, 0},
+		{"far ahead", s, -time.Hour, none, none, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := unrest(s, c.waited, at.Add(c.age)); got != c.want {
+			if got := unrest(c.now, c.known, c.waited, at.Add(c.age)); got != c.want {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
 		})

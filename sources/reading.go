@@ -28,9 +28,9 @@ type reading struct {
 	at    time.Time
 }
 
-// readWhole reads a file that nobody is writing to, or what there is of it after patience. Errors have neither path nor
-// operation.
-func readWhole(ctx context.Context, path string, maxSize int64) (reading, error) {
+// readWhole reads a file that nobody is writing to, or what there is of it after patience. known is the stamp of the last
+// reading, if there was one. Errors have neither path nor operation.
+func readWhole(ctx context.Context, path string, known stamp, maxSize int64) (reading, error) {
 	deadline := time.Now().Add(patience)
 	waited := stamp{}
 	missing := false
@@ -52,7 +52,7 @@ func readWhole(ctx context.Context, path string, maxSize int64) (reading, error)
 		}
 		now := time.Now()
 		late := !now.Before(deadline)
-		if wait := unrest(before, waited, now); wait > 0 && !late {
+		if wait := unrest(before, known, waited, now); wait > 0 && !late {
 			waited = before
 			if err := sleep(ctx, wait); err != nil {
 				return reading{}, err
@@ -73,18 +73,22 @@ func readWhole(ctx context.Context, path string, maxSize int64) (reading, error)
 	}
 }
 
-// unrest is how long to wait until the file has been left alone for long enough, as far as its time can be believed.
-// waited is the stamp that was waited for already.
-func unrest(s, waited stamp, now time.Time) time.Duration {
-	switch age := s.age(now); {
-	case age >= quiet, age < -skew:
-		return 0
-	case age >= 0:
-		return quiet - age
+// unrest is how long to wait before the file can be taken to have been left alone. known is the stamp of the last
+// reading, waited the one that was waited for already; both may be none.
+func unrest(s, known, waited stamp, now time.Time) time.Duration {
+	age := s.age(now)
+	switch {
+	case s.halfway(known):
+		return quiet
 	case s.same(waited):
 		return 0
-	default:
+	case known.known() && !s.same(known), s.size == 0, age < 0 && age >= -skew:
+		// The modification time is not to be relied on: see halfway, which has to know what was there before.
 		return quiet
+	case age >= 0 && age < quiet:
+		return quiet - age
+	default:
+		return 0
 	}
 }
 
@@ -104,7 +108,7 @@ func readOnce(path string, maxSize int64) (reading, error) {
 		return reading{}, err
 	}
 	var body bytes.Buffer
-	body.Grow(int(info.Size()) + bytes.MinRead)
+	body.Grow(int(info.Size()) + bytes.MinRead) // Else it would grow by doubling.
 	n, err := body.ReadFrom(io.LimitReader(f, maxSize+1))
 	if err != nil {
 		return reading{}, bare(err)
@@ -119,7 +123,7 @@ func readOnce(path string, maxSize int64) (reading, error) {
 	}
 	r := reading{body: body.Bytes(), at: at}
 	after, err := stat(path)
-	if err == nil && n == opened.Size() && after.same(stamp{opened}) {
+	if err == nil && n == opened.Size() && after.same(stampOf(opened)) {
 		r.stamp = after
 	}
 	return r, nil
@@ -130,7 +134,7 @@ func stat(path string) (stamp, error) {
 	if err != nil {
 		return stamp{}, bare(err)
 	}
-	return stamp{info}, nil
+	return stampOf(info), nil
 }
 
 // check refuses what is not to be read.

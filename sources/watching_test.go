@@ -450,3 +450,40 @@ func TestWatchIsPunctual(t *testing.T) {
 		t.Errorf("%d of 20 were told later than %v, the worst after %v", late, MinPoll+80*time.Millisecond, worst)
 	}
 }
+
+// TestWatchNeverTellsATruncation rewrites in place while something else keeps the file system's journal busy. See
+// stamp.halfway.
+func TestWatchNeverTellsATruncation(t *testing.T) {
+	t.Parallel()
+	w := watch(t, filepath.Join(t.TempDir(), "f.json"), "start")
+	busy, err := os.Create(w.path + ".busy")
+	must(t, err)
+	defer busy.Close()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				busy.WriteAt(make([]byte, 4096), 0)
+				busy.Truncate(0)
+				busy.Sync()
+			}
+		}
+	})
+	for i := range 40 {
+		time.Sleep(time.Duration(i*7) * time.Millisecond % MinPoll)
+		begin := time.Now()
+		put(t, w.path, fmt.Sprint("version ", i))
+		if time.Since(begin) > quiet/2 {
+			close(stop)
+			wg.Wait()
+			t.Skip("the machine is too busy for this test")
+		}
+		w.next(fmt.Sprint("version ", i))
+	}
+	close(stop)
+	wg.Wait()
+}

@@ -120,8 +120,8 @@ func (s *Store) Snapshot() Snapshot {
 }
 
 // Close writes what waits, lets go of the directory and ends the store's goroutine. It waits [Options.CloseTimeout] at
-// most, and returns an error that tells how many records are not on disk, if any. Later calls return the same. The store
-// goes on in memory.
+// most, and returns an error that tells how many records are not on disk, if any. It may be called again, to wait longer.
+// The store goes on in memory.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if !s.closed {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,8 +25,16 @@ import (
 	_ "github.com/seed-6adbc061/caddy-feature-flags"
 )
 
+// goCaches are the go command's folders, found before the home folder moves.
+var goCaches []string
+
 // TestMain keeps Caddy out of the home folder.
 func TestMain(m *testing.M) {
+	for _, name := range []string{"GOCACHE", "GOPATH", "GOMODCACHE", "GOENV"} {
+		if out, err := exec.Command("go", "env", name).Output(); err == nil {
+			goCaches = append(goCaches, name+"="+strings.TrimSpace(string(out)))
+		}
+	}
 	dir, err := os.MkdirTemp("", "caddy-feature-flags-*")
 	if err != nil {
 		panic(err)

@@ -153,10 +153,12 @@ func TestHeadersOffAndFlags(t *testing.T) {
 			}
 			reverse_proxy UP
 		}
-		feature_flags {
-			flags 2nd nobody_knows
+		handle {
+			feature_flags {
+				flags 2nd nobody_knows
+			}
+			reverse_proxy UP
 		}
-		reverse_proxy UP
 	}`, spoofedFlags, map[string]string{"UP": host(echo(t, "app"))})
 	if got := ours(c.get("/off").echoed(t).Header); len(got) != 0 {
 		t.Errorf("headers off: the application was told %v", got)
@@ -164,6 +166,65 @@ func TestHeadersOffAndFlags(t *testing.T) {
 	got := ours(c.get("/", "X-Feature-Nobody-Knows", "on", "X-Feature-Checkout-V2", "blue").echoed(t).Header)
 	if want := (http.Header{"X-Feature-2nd": {"off"}, "X-Feature-Nobody-Knows": {"off"}}); !maps.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("flags: the application was told %v, want %v", got, want)
+	}
+}
+
+// So many flags that they are decided all at once.
+const (
+	manyFlags = `{"new_ui": {"active": true, "users": ["alice"], "percentage_rollout": 0},
+		"a": {"active": true}, "b": {"active": true}, "c": {"active": true}, "d": {"active": true}, "e": {"active": true}, "f": {"active": true},
+		"g": {"active": true}, "h": {"active": true}, "i": {"active": true}, "j": {"active": true}, "2nd": {"active": false}}`
+	manyFlagsTold = "*2nd=?0, a, b, c, d, e, f, g, h, i, j, new_ui"
+)
+
+// Two handlers on the way of one request: each tells in its own way, both the
+// same decisions; the first one's context stands, and the outcome counts once.
+func TestTwoHandlers(t *testing.T) {
+	second := map[string]string{
+		"another prefix": "headers X-Second-", "a list": "headers list X-Second-List", "on_only": "headers X-Second- on_only",
+		"the same": "", "some flags": "flags 2nd new_ui\nheaders X-Second-",
+	}
+	for first, told := range map[string]string{"headers X-Feature-": "X-Feature-New-Ui", "headers list X-Features": "X-Features"} {
+		for name, option := range second {
+			t.Run(first+", then "+name, func(t *testing.T) {
+				c := serve(t, site+`
+					feature_flags {
+						context {
+							user_id header X-User-ID
+						}
+						`+first+`
+					}
+					handle {
+						feature_flags {
+							context {
+								user_id header X-Other-ID
+							}
+							`+option+`
+						}
+						reverse_proxy UP
+					}
+				}`, manyFlags, map[string]string{"UP": host(echo(t, "app"))})
+				h := c.get("/", "X-User-ID", "alice", "X-Other-ID", "bob").echoed(t).Header
+				want := map[string]string{"X-Feature-New-Ui": "on", "X-Features": manyFlagsTold}
+				if v := h.Values(told); len(v) != 1 || v[0] != want[told] {
+					t.Errorf("first handler: %s is %q, want %s", told, v, want[told])
+				}
+				if name == "a list" && h.Get("X-Second-List") != manyFlagsTold {
+					t.Errorf("second handler: %q, want %q", h.Get("X-Second-List"), manyFlagsTold)
+				}
+				for k, v := range h {
+					if strings.Contains(option, "X-Second-") && strings.HasPrefix(k, "X-Second-") && !strings.HasSuffix(k, "2nd") && (len(v) != 1 || v[0] != "on" && v[0] != manyFlagsTold) {
+						t.Errorf("second handler: %s is %q, want on", k, v)
+					}
+				}
+				if strings.Contains(option, "X-Second") && h["X-Second-New-Ui"] == nil && h["X-Second-List"] == nil {
+					t.Errorf("second handler told nothing: %v", h)
+				}
+				if g := c.settled("new_ui", 1); g.Guard.Figures.Canary.Requests != 1 || g.Guard.Figures.Control.Requests != 0 {
+					t.Errorf("figures %+v, want one request of the canary", g.Guard.Figures)
+				}
+			})
+		}
 	}
 }
 
