@@ -3,6 +3,8 @@
 // allocations, in pairs within one run and one process.
 //
 //	go run ./paired [-cycles 75] [-slice 1600] [-only name,name]
+//	go run ./paired -memory
+//	go run ./paired -profile NAME
 //
 // The proxy runs alone on one core, the origin and the generator on another.
 // In each cycle every target gets a slice of requests, in random order; the
@@ -14,6 +16,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"math"
 	"math/rand/v2"
@@ -39,7 +42,21 @@ func main() {
 	cycles := flag.Int("cycles", 75, "cycles")
 	slice := flag.Int("slice", 1600, "requests a target and cycle")
 	only := flag.String("only", "", "targets to measure, by comma; plain ones are always measured")
+	profile := flag.String("profile", "", "instead of measuring, send requests to this target for 20 s and write its CPU profile to cpu.pprof")
+	memory := flag.Bool("memory", false, "instead, compare the memory of plain Caddy with that of 1,000 flags and 100,000 users seen")
 	flag.Parse()
+	if *memory {
+		if err := compareMemory(); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	if *profile != "" {
+		if err := writeProfile(*profile); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	if err := measure(*cycles, *slice, *only); err != nil {
 		log.Fatal(err)
 	}
@@ -108,6 +125,48 @@ func measure(cycles, slice int, only string) error {
 	return nil
 }
 
+// writeProfile takes a CPU profile of one target at work.
+func writeProfile(name string) error {
+	pin(1)
+	origin, err := startOrigin()
+	if err != nil {
+		return err
+	}
+	proxy, err := startProxy(origin)
+	if err != nil {
+		return err
+	}
+	defer proxy.stop()
+	i := slices.IndexFunc(proxy.targets, func(t *target) bool { return t.Name == name })
+	if i < 0 {
+		return fmt.Errorf("no target %q", name)
+	}
+	done := make(chan error, 1)
+	go func() {
+		resp, err := http.Get("http://" + proxy.control + "/debug/pprof/profile?seconds=20")
+		if err != nil {
+			done <- err
+			return
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err == nil {
+			err = os.WriteFile("cpu.pprof", text, 0o600)
+		}
+		done <- err
+	}()
+	for {
+		select {
+		case err := <-done:
+			return err
+		default:
+			if _, err := proxy.run(proxy.targets[i], 1600); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 func median(s []sample, of func(sample) float64) float64 {
 	v := make([]float64, len(s))
 	for i := range s {
@@ -155,13 +214,14 @@ type proxyProcess struct {
 	targets []*target
 }
 
-func startProxy(origin string) (*proxyProcess, error) {
+func startProxy(origin string, env ...string) (*proxyProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	p := &proxyProcess{cmd: exec.Command(self)}
 	p.cmd.Env = append(os.Environ(), proxyEnv+"="+origin)
+	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	_ "net/http/pprof" // for -profile
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -27,9 +29,21 @@ const proxyEnv = "PAIRED_PROXY_ORIGIN"
 
 const conditions = `"active": true, "regions": ["US", "CA", "RO"], "account_types": ["premium", "enterprise"], "beta_program": true, "percentage_rollout": 10`
 
-// features: one plain, one with thresholds, then a hundred.
-func features() string {
+// features: one plain, one with thresholds, then a hundred; or a thousand to see
+// what they weigh.
+func features(memory string) string {
 	var b strings.Builder
+	if memory != "" {
+		b.WriteString("{")
+		for i := range 1000 {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			fmt.Fprintf(&b, `"flag_%04d": {%s, "metadata": {"description": "one of a thousand", "owner": "shop"}}`, i, conditions)
+		}
+		b.WriteString("}")
+		return b.String()
+	}
 	fmt.Fprintf(&b, `{"one": {%s}, "guarded": {%s, "error_threshold": 1000000, "performance_baseline": 1, "performance_threshold": 1000000, "traffic_drop_threshold": 50}`, conditions, conditions)
 	for i := range 100 {
 		fmt.Fprintf(&b, `, "flag_%03d": {"active": %t, "regions": ["US", "CA", "RO"], "percentage_rollout": %d}`, i, i%10 != 9, i)
@@ -60,7 +74,7 @@ func runProxy() error {
 		os.Setenv(name, dir)
 	}
 	file := filepath.Join(dir, "features.json")
-	if err := os.WriteFile(file, []byte(features()), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(features(os.Getenv(memoryEnv))), 0o600); err != nil {
 		return err
 	}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -76,37 +90,9 @@ func runProxy() error {
 		return err
 	}
 
-	const context = "context {\nuser_id header X-User-ID\nregion header X-Region\naccount_type header X-Account\nbeta_program header X-Beta\n}\n"
-	const claims = "context {\nuser_id jwt sub\nregion jwt region\naccount_type jwt app_metadata.plan\nbeta_program jwt beta\n}\n"
-	proxy := "reverse_proxy " + origin + "\n"
-	route := func(flag string) string {
-		_, port, _ := net.SplitHostPort(origin)
-		return fmt.Sprintf("reverse_proxy %s localhost:%s {\nlb_policy feature %s {\non %s\noff localhost:%s\n}\n}\n", origin, port, flag, origin, port)
-	}
-	people := heads("X-User-ID: user-%d\r\nX-Region: RO\r\nX-Account: premium\r\nX-Beta: true\r\n")
-	hs := func(n int) []string { return tokens(n, jwt.SigningMethodHS256, []byte(secret)) }
-	rs := func(n int) []string { return tokens(n, jwt.SigningMethodRS256, key) }
-	hs1, hsN, rs1, rsN := hs(1), hs(400), rs(1), rs(400)
-	withJWT := func(how string) string { return "feature_flags {\n" + claims + "jwt {\n" + how + "}\nflags one\n}\n" + proxy }
-	const bySecret, byKey = "secret " + secret + "\n", "public_key PUBLIC\n"
-	sites := []struct {
-		name, plain, figure, config string
-		heads                       []string
-	}{
-		{"plain", "", "", proxy, people},
-		{"plain, HS256 token", "", "", proxy, hsN},
-		{"plain, RS256 token", "", "", proxy, rsN},
-		{"one flag", "plain", "1.035", "feature_flags {\n" + context + "flags one\n}\n" + route("one"), people},
-		{"one flag, thresholds", "plain", "1.05", "feature_flags {\n" + context + "flags guarded\n}\n" + route("guarded"), people},
-		{"one flag, feature_route", "plain", "", "feature_flags {\n" + context + "flags one\n}\nfeature_route one {\non {\n" + proxy + "}\noff {\n" + proxy + "}\n}\n", people},
-		{"10 flags, list", "plain", "1.04", "feature_flags {\n" + context + "flags " + names(10) + "\nheaders list X-Features\n}\n" + proxy, people},
-		{"10 flags, on_only", "plain", "1.04", "feature_flags {\n" + context + "flags " + names(10) + "\nheaders X-Feature- on_only\n}\n" + proxy, people},
-		{"10 flags, one header each", "plain", "1.17", "feature_flags {\n" + context + "flags " + names(10) + "\n}\n" + proxy, people},
-		{"100 flags, list", "plain", "1.06", "feature_flags {\n" + context + "flags " + names(100) + "\nheaders list X-Features\n}\n" + proxy, people},
-		{"HS256, seen", "plain, HS256 token", "1.08", withJWT(bySecret), hs1},
-		{"HS256, new", "plain, HS256 token", "1.20", withJWT(bySecret + "cache 1\n"), hsN},
-		{"RS256, seen", "plain, RS256 token", "1.09", withJWT(byKey), rs1},
-		{"RS256, new", "plain, RS256 token", "1.75", withJWT(byKey + "cache 1\n"), rsN},
+	sites := measured(origin, key)
+	if users := os.Getenv(memoryEnv); users != "" {
+		sites = []site{{name: "memory", config: memoryConfig(users, origin), heads: heads("X-User-ID: user-%d\r\nX-Region: RO\r\n")}}
 	}
 	ports, err := freePorts(len(sites))
 	if err != nil {
@@ -136,14 +122,62 @@ func runProxy() error {
 	if err := json.NewEncoder(os.Stdout).Encode(hello); err != nil {
 		return err
 	}
-	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	http.HandleFunc("/mallocs", func(w http.ResponseWriter, _ *http.Request) {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		fmt.Fprintln(w, m.Mallocs)
-	}))
+	})
+	http.HandleFunc("/collect", func(w http.ResponseWriter, _ *http.Request) {
+		debug.FreeOSMemory()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		fmt.Fprintln(w, m.HeapAlloc)
+	})
+	return http.Serve(l, nil)
 }
 
 const secret = "a-secret-of-thirty-two-bytes-or-more"
+
+// site is a target with the directives that make it.
+type site struct {
+	name, plain, figure, config string
+	heads                       []string
+}
+
+// measured are the sites whose requests are compared.
+func measured(origin string, key *rsa.PrivateKey) []site {
+	const context = "context {\nuser_id header X-User-ID\nregion header X-Region\naccount_type header X-Account\nbeta_program header X-Beta\n}\n"
+	const claims = "context {\nuser_id jwt sub\nregion jwt region\naccount_type jwt app_metadata.plan\nbeta_program jwt beta\n}\n"
+	proxy := "reverse_proxy " + origin + "\n"
+	route := func(flag string) string {
+		_, port, _ := net.SplitHostPort(origin)
+		return fmt.Sprintf("reverse_proxy %s localhost:%s {\nlb_policy feature %s {\non %s\noff localhost:%s\n}\n}\n", origin, port, flag, origin, port)
+	}
+	people := heads("X-User-ID: user-%d\r\nX-Region: RO\r\nX-Account: premium\r\nX-Beta: true\r\n")
+	hs := func(n int) []string { return tokens(n, jwt.SigningMethodHS256, []byte(secret)) }
+	rs := func(n int) []string { return tokens(n, jwt.SigningMethodRS256, key) }
+	hs1, hsN, rs1, rsN := hs(1), hs(400), rs(1), rs(400)
+	withJWT := func(how string) string {
+		return "feature_flags {\n" + claims + "jwt {\n" + how + "}\nflags one\n}\n" + proxy
+	}
+	const bySecret, byKey = "secret " + secret + "\n", "public_key PUBLIC\n"
+	return []site{
+		{"plain", "", "", proxy, people},
+		{"plain, HS256 token", "", "", proxy, hsN},
+		{"plain, RS256 token", "", "", proxy, rsN},
+		{"one flag", "plain", "1.035", "feature_flags {\n" + context + "flags one\n}\n" + route("one"), people},
+		{"one flag, thresholds", "plain", "1.05", "feature_flags {\n" + context + "flags guarded\n}\n" + route("guarded"), people},
+		{"one flag, feature_route", "plain", "", "feature_flags {\n" + context + "flags one\n}\nfeature_route one {\non {\n" + proxy + "}\noff {\n" + proxy + "}\n}\n", people},
+		{"10 flags, list", "plain", "1.04", "feature_flags {\n" + context + "flags " + names(10) + "\nheaders list X-Features\n}\n" + proxy, people},
+		{"10 flags, on_only", "plain", "1.04", "feature_flags {\n" + context + "flags " + names(10) + "\nheaders X-Feature- on_only\n}\n" + proxy, people},
+		{"10 flags, one header each", "plain", "1.17", "feature_flags {\n" + context + "flags " + names(10) + "\n}\n" + proxy, people},
+		{"100 flags, list", "plain", "1.06", "feature_flags {\n" + context + "flags " + names(100) + "\nheaders list X-Features\n}\n" + proxy, people},
+		{"HS256, seen", "plain, HS256 token", "1.08", withJWT(bySecret), hs1},
+		{"HS256, new", "plain, HS256 token", "1.20", withJWT(bySecret + "cache 1\n"), hsN},
+		{"RS256, seen", "plain, RS256 token", "1.09", withJWT(byKey), rs1},
+		{"RS256, new", "plain, RS256 token", "1.75", withJWT(byKey + "cache 1\n"), rsN},
+	}
+}
 
 // freePorts finds n ports that nobody listens on.
 func freePorts(n int) ([]int, error) {
