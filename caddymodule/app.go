@@ -60,10 +60,10 @@ type App struct {
 	reload   sync.Mutex // orders reloads: compiling takes long and must not hold up a trip
 	mu       sync.Mutex // orders writers of rules and program
 	failing  atomic.Pointer[reloadFailure]
-	stream   stream
 	starters []func()
 	mentions []mention
 	started  time.Time
+	running  context.Context // until Stop
 	stop     context.CancelFunc
 	watching sync.WaitGroup
 }
@@ -94,9 +94,9 @@ type State struct {
 // liveSource is a source with what it last said.
 type liveSource struct {
 	sources.Source
-	text sources.Document
-	doc  *evaluator.Document
-	err  error
+	doc    *evaluator.Document // in force
+	wanted *evaluator.Document // the last good one; not in force where it does not fit the other sources
+	err    error               // why what it said last is not good
 }
 
 type reloadFailure struct {
@@ -148,18 +148,18 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.dir = dir
+	a.engine.follow(a)
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	if err := a.openSources(repl); err != nil {
 		return err
 	}
-	program, err := a.compile()
+	program, err := a.compile(nil)
 	if err != nil {
 		return fmt.Errorf("feature flags:\n%w", err)
 	}
-	a.program.Store(program)
-	a.rules.Store(bind(program.With(a.engine.states()), a.engine))
+	a.take(program)
 	return nil
 }
 
@@ -199,7 +199,10 @@ func (a *App) openSources(repl *caddy.Replacer) error {
 			errs = append(errs, fmt.Errorf("sources[%d]: path: %q: want a file: %w", i, s.Path, cmp.Or(err, errors.New("empty"))))
 			continue
 		}
-		src := &liveSource{Source: &sources.File{Path: path, Poll: time.Duration(s.Poll)}}
+		// A little more often than asked: a change is to be in force, not only
+		// seen, within the interval and a tenth of a second.
+		poll := cmp.Or(time.Duration(s.Poll), sources.DefaultPoll)
+		src := &liveSource{Source: &sources.File{Path: path, Poll: max(poll*9/10, sources.MinPoll)}}
 		src.take(src.Load(a.ctx))
 		if src.err != nil {
 			errs = append(errs, src.err)
@@ -221,58 +224,74 @@ func (s *liveSource) take(text sources.Document, err error) {
 	}
 	doc, err := evaluator.Decode(text.Name, text.Body)
 	if s.err = err; err == nil {
-		s.doc, s.text = doc, text
+		s.wanted = doc
 	}
 }
 
-// compile merges what the sources last said.
-func (a *App) compile() (*evaluator.Program, error) {
+// compile merges what the sources last said; or, of all but one, what is in
+// force. On success it is what is in force.
+func (a *App) compile(only *liveSource) (*evaluator.Program, error) {
 	docs := make([]*evaluator.Document, 0, len(a.sources))
 	for _, s := range a.sources {
-		docs = append(docs, s.doc)
+		if only == nil || s == only {
+			docs = append(docs, s.wanted)
+		} else {
+			docs = append(docs, s.doc)
+		}
 	}
-	return evaluator.Compile(docs...)
+	program, err := evaluator.Compile(docs...)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range a.sources {
+		s.doc = docs[i]
+	}
+	return program, nil
+}
+
+// take puts a program in force.
+func (a *App) take(program *evaluator.Program) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.program.Store(program)
+	a.swap()
 }
 
 // Start puts the definitions in force and begins to watch their sources.
 func (a *App) Start() error {
 	a.started = time.Now()
+	a.running, a.stop = context.WithCancel(context.Background())
 	a.engine.listen(a)
-	a.mu.Lock()
-	a.swap()
-	a.mu.Unlock()
+	a.stateChanged()
 	for _, f := range a.starters {
 		f()
 	}
 	a.checkMentions()
-	watch, stop := context.WithCancel(context.Background())
-	a.stop = stop
 	for _, s := range a.sources {
 		a.watching.Go(func() {
-			s.Watch(watch, func(text sources.Document, err error) { a.changed(s, text, err) })
+			s.Watch(a.running, func(text sources.Document, err error) { a.changed(s, text, err) })
 		})
 	}
 	a.log.Info("feature flags in force", zap.Int("flags", a.rules.Load().Len()), zap.String("environment", a.environment), zap.String("state", cmp.Or(a.dir, "memory")))
-	if n, ok := a.engine.firstHealth(); ok {
-		a.tell(n)
-	}
+	a.engine.firstHealth()
 	return nil
 }
 
 // Stop ends the watching; requests under way go on with what they have.
 func (a *App) Stop() error {
+	a.engine.telling.drain(time.Second)
 	if a.stop != nil {
 		a.stop()
 		a.watching.Wait()
 	}
 	a.engine.leave(a)
-	a.stream.close()
 	return nil
 }
 
 // Cleanup gives the engine back.
 func (a *App) Cleanup() error {
 	if a.engine != nil {
+		a.engine.forget(a)
 		releaseEngine(a.dir)
 	}
 	return nil
@@ -301,7 +320,7 @@ func (a *App) checkMentions() {
 // hold mu.
 func (a *App) swap() {
 	r := bind(a.program.Load().With(a.engine.states()), a.engine)
-	a.engine.configure(r, time.Now(), a.environment)
+	a.engine.configure(a, r, time.Now(), a.environment)
 	a.rules.Store(r)
 }
 
@@ -309,7 +328,9 @@ func (a *App) swap() {
 func (a *App) stateChanged() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.swap()
+	if a.program.Load() != nil { // else it is being provisioned
+		a.swap()
+	}
 }
 
 // inForce is part of listener.
@@ -330,37 +351,48 @@ func (a *App) definition(flag string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// changed takes a new version of a source, or its failure.
+// changed takes a new version of a source, or its failure. A source that is
+// bad does not hold up the others.
 func (a *App) changed(s *liveSource, text sources.Document, err error) {
 	defer a.survive("reloading definitions")
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	last := s.doc
 	s.take(text, err)
 	failed := a.sourceErrors()
-	var program *evaluator.Program
-	if failed == nil {
-		if program, failed = a.compile(); failed != nil {
-			s.doc = last
-		}
-	}
-	if failed == nil {
-		a.mu.Lock()
-		a.program.Store(program)
-		a.swap()
-		a.mu.Unlock()
-	}
 	now := time.Now()
-	if failed != nil {
-		if old := a.failing.Load(); old == nil || old.err.Error() != failed.Error() {
-			a.failing.Store(&reloadFailure{now, failed})
-			a.tell(news{Event: eventReloadFailed, At: now, Reason: failed.Error()})
+	if s.err == nil {
+		program, err := a.compile(nil)
+		if err != nil {
+			failed = errors.Join(failed, err)
+			// Perhaps it is another source that does not fit.
+			program, err = a.compile(s)
 		}
-		return
+		if err == nil {
+			a.take(program)
+			a.report(news{Event: eventReloaded, At: now, Reason: s.Name(), Data: map[string]any{"source": s.Name(), "flags": a.rules.Load().Len()}})
+			a.checkMentions()
+		}
 	}
-	a.failing.Store(nil)
-	a.tell(news{Event: eventReloaded, At: now, Reason: s.Name(), Data: map[string]any{"source": s.Name(), "flags": a.rules.Load().Len()}})
-	a.checkMentions()
+	old := a.failing.Load()
+	switch {
+	case failed == nil:
+		a.failing.Store(nil)
+	case old == nil || old.err.Error() != failed.Error():
+		since := now
+		if old != nil {
+			since = old.since
+		}
+		a.failing.Store(&reloadFailure{since, failed})
+		a.report(news{Event: eventReloadFailed, At: now, Reason: failed.Error()})
+	}
+}
+
+// report tells of this config, unless a later one runs already, which watches
+// the same sources.
+func (a *App) report(n news) {
+	if a.engine.newest() == listener(a) {
+		a.engine.tell(n)
+	}
 }
 
 func (a *App) sourceErrors() error {

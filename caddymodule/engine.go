@@ -1,8 +1,10 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -25,20 +27,29 @@ type engine struct {
 	mu        sync.Mutex
 	monitors  map[string]*monitors.Flag
 	resumed   map[string]bool // monitors that took their kept baseline
-	listeners []listener
+	tripped   map[string]bool // monitors that were disarmed because the state says tripped
+	followers []listener      // from Provision to Cleanup: what changes is in force there at once
+	listeners []listener      // from Start to Stop, the newest last: it speaks for all
+	parting   listener        // the last one that stopped, while it is not cleaned up
 	stopTicks context.CancelFunc
 	ticking   sync.WaitGroup
 	health    state.Health // as it was last told
+
+	stream   stream
+	telling  queue // log, stream, metrics
+	emitting queue // event handlers, which are somebody else's code
 }
 
-// listener is a running app: it puts changed state in force and tells people.
+// listener is an app: it puts changed state in force and tells people.
 type listener interface {
 	// stateChanged puts the store's state in force before it returns.
 	stateChanged()
 	// definition returns the hash of a flag's definition, "" when unknown.
 	definition(flag string) string
-	// tell spreads news: log, event, stream.
+	// tell writes news to the log.
 	tell(n news)
+	// emit hands news to event handlers, and returns when they do.
+	emit(n news)
 	// inForce tells whether a flag can be on for anybody.
 	inForce(flag string, now time.Time) bool
 }
@@ -79,6 +90,7 @@ func loadEngine(dir string) (*engine, error) {
 			store:    state.Open(dir, state.Options{Instance: instanceName()}),
 			monitors: map[string]*monitors.Flag{},
 			resumed:  map[string]bool{},
+			tripped:  map[string]bool{},
 		}
 		e.store.OnHealth(e.healthChanged)
 		ctx, stop := context.WithCancel(context.Background())
@@ -103,31 +115,62 @@ func (e *engine) Destruct() error {
 	return e.store.Close()
 }
 
+// follow keeps l up to date until it is forgotten.
+func (e *engine) follow(l listener) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.followers = append(e.followers, l)
+}
+
+func (e *engine) forget(l listener) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.followers = slices.DeleteFunc(e.followers, func(o listener) bool { return o == l })
+	if e.parting == l {
+		e.parting = nil
+	}
+}
+
+// listen makes l the one that speaks for the engine.
 func (e *engine) listen(l listener) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.listeners = append(e.listeners, l)
 }
 
+// leave ends that. Where an earlier app speaks again, because the config of l
+// did not come to run, its definitions are in force for the monitors again.
 func (e *engine) leave(l listener) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.listeners = slices.DeleteFunc(e.listeners, func(o listener) bool { return o == l })
+	if len(e.listeners) == 0 {
+		e.parting = l
+	}
+	e.mu.Unlock()
+	if now := e.running(); now != nil {
+		now.stateChanged()
+	}
 }
 
-func (e *engine) running() []listener {
+// running is the app of the latest config; nil while none runs.
+func (e *engine) running() listener {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Clone(e.listeners)
+	if n := len(e.listeners); n > 0 {
+		return e.listeners[n-1]
+	}
+	return nil
 }
 
-// newest is the app of the latest config; nil while none runs.
+// newest is the app that speaks: the one of the latest config, and at the end
+// the one that has stopped while its last requests go on. nil before and after.
 func (e *engine) newest() listener {
-	all := e.running()
-	if len(all) == 0 {
-		return nil
+	if l := e.running(); l != nil {
+		return l
 	}
-	return all[len(all)-1]
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.parting
 }
 
 // monitor returns the named flag's monitor, making it on first use.
@@ -153,14 +196,31 @@ func (e *engine) allMonitors() []*monitors.Flag {
 	return all
 }
 
-// configure puts the thresholds of a ruleset in force.
-func (e *engine) configure(r *rules, now time.Time, environment string) {
+// configure puts the thresholds of a ruleset in force, if l speaks: while
+// configs overlap, the latest definitions count.
+func (e *engine) configure(l listener, r *rules, now time.Time, environment string) {
+	if e.newest() != l {
+		return
+	}
 	for i, m := range r.monitors {
 		m.flag.Configure(now, thresholdsOf(r.Definition(i)))
-		if r.State(i).Tripped != "" {
-			m.flag.Disarm()
-		}
+		e.arm(m.flag, now, r.State(i).Tripped != "")
 		e.resume(m.flag, r.InForce(i, environment, now))
+	}
+}
+
+// arm has a monitor stand as the state says: another process may have tripped
+// or reset the flag.
+func (e *engine) arm(m *monitors.Flag, now time.Time, tripped bool) {
+	e.mu.Lock()
+	was := e.tripped[m.Name()]
+	e.tripped[m.Name()] = tripped
+	e.mu.Unlock()
+	switch {
+	case tripped:
+		m.Disarm()
+	case was:
+		m.Arm(now)
 	}
 }
 
@@ -217,13 +277,15 @@ func (e *engine) tick(ctx context.Context) {
 
 func (e *engine) tickAll(now time.Time) {
 	defer survive("closing blocks")
-	l := e.newest()
+	l := e.running()
+	if l == nil {
+		return // no flag is turned off by Caddy's own end
+	}
 	for _, m := range e.allMonitors() {
 		if !m.Watched() {
 			continue
 		}
-		on := l != nil && l.inForce(m.Name(), now)
-		verdict, changed := m.Tick(now, on)
+		verdict, changed := m.Tick(now, l.inForce(m.Name(), now))
 		if verdict != nil {
 			e.trip(m, verdict)
 		}
@@ -247,14 +309,10 @@ func (e *engine) trip(m *monitors.Flag, evidence *monitors.Evidence) {
 	}
 	trip, written := e.store.Trip(now, in)
 	e.stateChanged()
-	go func() {
-		defer survive("telling of a trip")
-		wait, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		err := written.Wait(wait)
-		n := news{Event: eventTripped, At: trip.At, Flag: trip.Flag, By: "guard", Reason: evidence.Summary, Data: tripped{Trip: trip, Durable: err == nil}}
-		e.tell(n)
-	}()
+	e.telling.add(func() {
+		err := waitFor(now.Add(5*time.Second), written)
+		e.spread(news{Event: eventTripped, At: trip.At, Flag: trip.Flag, By: "guard", Reason: evidence.Summary, Data: tripped{Trip: trip, Durable: err == nil}})
+	})
 }
 
 // tripped is the data of a `tripped` event.
@@ -263,70 +321,107 @@ type tripped struct {
 	Durable bool `json:"durable"` // it is on disk
 }
 
-// reset clears trips and override of a flag and arms it anew.
-func (e *engine) reset(flag, by, reason string) {
+// reset clears trips and override of a flag and arms it anew. It is in force
+// when reset returns; an error tells that it is not on disk.
+func (e *engine) reset(flag, by, reason string) error {
 	now := time.Now()
-	_, written := e.store.Reset(now, flag, by, reason)
+	record, written := e.store.Reset(now, flag, by, reason)
+	pending := []*state.Pending{written}
 	if e.store.Flag(flag).Override.Kind != state.Cleared {
-		e.store.Override(now, flag, state.Cleared, by, reason)
+		_, written := e.store.Override(now, flag, state.Cleared, by, reason)
+		pending = append(pending, written)
+	}
+	if record.ID == "" { // there was no trip: its counts begin anew all the same
+		e.store.Note(now, state.AuditEntry{Action: state.ActionReset, Flag: flag, By: by, Reason: reason})
 	}
 	e.monitor(flag).Arm(now)
 	e.stateChanged()
-	waitFor(written)
+	err := waitFor(now.Add(patienceWithDisk), pending...)
 	e.tell(news{Event: eventReset, At: now, Flag: flag, By: by, Reason: reason})
+	return err
 }
 
-// override puts a person's word in force.
-func (e *engine) override(flag string, kind state.OverrideKind, by, reason string) {
+// override puts a person's word in force, as reset does.
+func (e *engine) override(flag string, kind state.OverrideKind, by, reason string) error {
 	now := time.Now()
 	_, written := e.store.Override(now, flag, kind, by, reason)
 	e.stateChanged()
-	waitFor(written)
+	err := waitFor(now.Add(patienceWithDisk), written)
 	e.tell(news{Event: eventOverridden, At: now, Flag: flag, By: by, Reason: reason, Data: map[string]string{"override": string(kind)}})
+	return err
 }
 
-// waitFor gives the disk a moment, so that what an operator was told survives.
-func waitFor(p *state.Pending) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+// patienceWithDisk is how long an operator waits to hear that it is on disk.
+const patienceWithDisk = 2 * time.Second
+
+// waitFor waits until all is on disk, or the deadline; the error says why not.
+func waitFor(deadline time.Time, pending ...*state.Pending) error {
+	ctx, cancel := context.WithDeadlineCause(context.Background(), deadline, errSlowDisk)
 	defer cancel()
-	_ = p.Wait(ctx) // a failure shows as degraded
+	for _, p := range pending {
+		if err := p.Wait(ctx); err != nil {
+			return cmp.Or(context.Cause(ctx), err)
+		}
+	}
+	return nil
 }
+
+var errSlowDisk = errors.New("the disk has not answered yet")
 
 func (e *engine) stateChanged() {
-	for _, l := range e.running() {
+	e.mu.Lock()
+	all := slices.Clone(e.followers)
+	e.mu.Unlock()
+	for _, l := range all {
 		l.stateChanged()
 	}
 }
 
-// tell lets the newest app spread the news: while configs overlap, once is
-// enough.
-func (e *engine) tell(n news) {
-	if l := e.newest(); l != nil {
-		l.tell(n)
+// tell has news spread, in the order of the calls. It does not wait: neither
+// requests nor the store's goroutine may.
+func (e *engine) tell(n news) { e.telling.add(func() { e.spread(n) }) }
+
+// spread tells news once, however many configs overlap.
+func (e *engine) spread(n news) {
+	l := e.newest()
+	if l == nil {
+		return
 	}
+	eventsTold.WithLabelValues(n.Event).Inc()
+	l.tell(n)
+	e.stream.publish(n)
+	e.emitting.add(func() {
+		if l := e.newest(); l != nil {
+			l.emit(n)
+		}
+	})
 }
 
 // healthChanged is called by the store, from one goroutine. What another
 // process left in the directory is in force from here on too.
 func (e *engine) healthChanged(h state.Health) {
 	e.mu.Lock()
-	was := e.health
-	e.health = h
+	was, heard := e.health, len(e.listeners) > 0
+	if heard { // else the first listener is told
+		e.health = h
+	}
 	e.mu.Unlock()
 	e.stateChanged()
-	if n, ok := healthNews(was, h, time.Now()); ok {
+	if n, ok := healthNews(was, h, time.Now()); ok && heard {
 		e.tell(n)
 	}
 }
 
 // firstHealth tells the first app what the store found when it was opened.
-func (e *engine) firstHealth() (n news, ok bool) {
+func (e *engine) firstHealth() {
 	h := e.store.Health()
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	n, ok = healthNews(e.health, h, time.Now())
+	n, ok := healthNews(e.health, h, time.Now())
 	e.health = h
-	return n, ok
+	e.mu.Unlock()
+	if ok {
+		e.tell(n)
+	}
 }
 
 // states returns what rulesets are made with.

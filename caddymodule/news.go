@@ -9,11 +9,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// tell spreads news: to the log, to Caddy's events, to those who watch the
-// stream, and to the metrics. It is part of listener.
+// tell is part of listener.
 func (a *App) tell(n news) {
-	defer a.survive("telling news")
-	eventsTold.WithLabelValues(n.Event).Inc()
 	level, message := zapcore.InfoLevel, strings.Replace(n.Event, "feature_flags.", "feature flag ", 1)
 	fields := []zap.Field{}
 	if n.Flag != "" {
@@ -46,11 +43,10 @@ func (a *App) tell(n news) {
 	if c := a.log.Check(level, message); c != nil {
 		c.Write(fields...)
 	}
-	a.stream.publish(n)
-	if a.events != nil {
-		a.events.Emit(a.ctx, n.Event, n.asMap())
-	}
 }
+
+// emit is part of listener.
+func (a *App) emit(n news) { a.events.Emit(a.ctx, n.Event, n.asMap()) }
 
 // asMap gives the news to event handlers, which read it by {event.data.flag}.
 func (n news) asMap() map[string]any {
@@ -66,36 +62,109 @@ func (n news) asMap() map[string]any {
 	return m
 }
 
-// stream hands news to whoever watches. The zero stream is ready.
-type stream struct {
-	mu       sync.Mutex
-	watchers map[chan news]struct{}
-	closed   bool
+// queue does one thing after another, on a goroutine of its own while there is
+// any: whoever adds never waits. The zero queue is ready.
+type queue struct {
+	mu      sync.Mutex
+	waiting []func()
+	busy    bool
 }
 
-// watch returns a channel of news to come; it is closed when the config ends
-// or the watcher is too slow. leave must be called once.
-func (s *stream) watch() (ch <-chan news, leave func()) {
-	c := make(chan news, 64)
+// mostWaiting bounds what a queue remembers while what it does hangs.
+const mostWaiting = 1000
+
+func (q *queue) add(f func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == mostWaiting {
+		q.waiting = q.waiting[1:]
+	}
+	q.waiting = append(q.waiting, f)
+	if !q.busy {
+		q.busy = true
+		go q.run()
+	}
+}
+
+func (q *queue) run() {
+	for {
+		q.mu.Lock()
+		if len(q.waiting) == 0 {
+			q.busy = false
+			q.mu.Unlock()
+			return
+		}
+		f := q.waiting[0]
+		q.waiting[0] = nil
+		q.waiting = q.waiting[1:]
+		q.mu.Unlock()
+		func() {
+			defer survive("telling news")
+			f()
+		}()
+	}
+}
+
+// drain waits until what was added is done, for limit at most.
+func (q *queue) drain(limit time.Duration) {
+	done := make(chan struct{})
+	q.add(func() { close(done) })
+	select {
+	case <-done:
+	case <-time.After(limit):
+	}
+}
+
+// stream hands news to whoever watches, and remembers the last ones for those
+// who were away for a moment. The zero stream is ready.
+type stream struct {
+	mu       sync.Mutex
+	watchers map[chan numbered]struct{}
+	last     []numbered
+	number   uint64
+	life     string // tells this process' numbers from another's
+}
+
+type numbered struct {
+	news
+	number uint64
+}
+
+// remembered is how many news a watcher can catch up on.
+const remembered = 256
+
+// watch returns the news since the id that was last seen, if any, and a channel
+// of those to come; it is closed when the watcher is too slow. leave must be
+// called once.
+func (s *stream) watch(seen string) (missed []numbered, ch <-chan numbered, leave func()) {
+	c := make(chan numbered, 64)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		close(c)
-		return c, func() {}
-	}
 	if s.watchers == nil {
-		s.watchers = map[chan news]struct{}{}
+		s.watchers = map[chan numbered]struct{}{}
 	}
 	s.watchers[c] = struct{}{}
-	return c, func() {
+	if life, number, ok := strings.Cut(seen, "-"); ok && s.life == life {
+		if after, err := strconv.ParseUint(number, 10, 64); err == nil {
+			for _, n := range s.last {
+				if n.number > after {
+					missed = append(missed, n)
+				}
+			}
+		}
+	}
+	return missed, c, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.drop(c)
 	}
 }
 
+// id is what a watcher says it has seen last; "" before there was anything.
+func (s *stream) id(n numbered) string { return s.life + "-" + strconv.FormatUint(n.number, 10) }
+
 // drop ends one watcher. The caller must hold mu.
-func (s *stream) drop(c chan news) {
+func (s *stream) drop(c chan numbered) {
 	if _, ok := s.watchers[c]; ok {
 		delete(s.watchers, c)
 		close(c)
@@ -105,20 +174,17 @@ func (s *stream) drop(c chan news) {
 func (s *stream) publish(n news) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.number++
+	entry := numbered{n, s.number}
+	if len(s.last) == remembered {
+		s.last = slices.Delete(s.last, 0, 1)
+	}
+	s.last = append(s.last, entry)
 	for c := range s.watchers {
 		select {
-		case c <- n:
+		case c <- entry:
 		default:
-			s.drop(c) // it reconnects and reads the state anew
+			s.drop(c) // it reconnects and catches up
 		}
-	}
-}
-
-func (s *stream) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for c := range s.watchers {
-		s.drop(c)
 	}
 }

@@ -2,7 +2,9 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -153,13 +155,19 @@ func (rq *request) countBulk(result *monitors.Outcome) {
 	}
 }
 
-// id is the request's id in the access log, made when it is first asked for.
+// id names a failed request in the log and in evidence: {http.request.uuid}
+// where somebody has asked for that before, else a text of our own. Asking here
+// would write to the request's vars, which a dial that reverse_proxy has left
+// behind may be reading: the runtime ends a process that does both at once.
 func (rq *request) id() string {
-	if rq.repl == nil {
-		return ""
+	if rq.name == "" {
+		if id, ok := rq.vars["uuid"].(fmt.Stringer); ok {
+			rq.name = id.String()
+		} else {
+			rq.name = rand.Text()
+		}
 	}
-	id, _ := rq.repl.GetString("http.request.uuid")
-	return id
+	return rq.name
 }
 
 // verdict acts on evidence against a flag.

@@ -43,7 +43,9 @@ type request struct {
 	taken       []int // flags of the bulk that are followed one by one all the same
 	bulkOutcome *monitors.Outcome
 
-	watch observer // of the outermost handler of ours
+	watch observer       // of the outermost handler of ours
+	vars  map[string]any // of the request; only to be read once it is proxied
+	name  string         // what id gave
 	repl  *caddy.Replacer
 	span  trace.Span
 }
@@ -77,6 +79,7 @@ func newRequest(app *App, r *http.Request) *request {
 	rq.eval.Reset(rq.rules.Ruleset, &rq.ctx, rq.arrival)
 	c := r.Context()
 	if vars, ok := c.Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
+		rq.vars = vars
 		vars[varsKey] = rq
 	}
 	if rq.repl, _ = c.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); rq.repl != nil {
@@ -108,6 +111,7 @@ func (rq *request) decide(i int) *evaluator.Decision {
 	d := rq.eval.Decide(i)
 	if !rq.done && rq.exposureOf(i) == nil {
 		rq.expose(i, d)
+		rq.trace(d)
 	}
 	return d
 }
@@ -135,7 +139,6 @@ func (rq *request) decideByName(name string) *evaluator.Decision {
 func (rq *request) expose(i int, d *evaluator.Decision) *exposure {
 	x := rq.rules.monitors[i].flag.Expose(rq.arrival, rq.rules.cell(i, d))
 	rq.exposures = append(rq.exposures, exposure{Exposure: x, index: i, decision: d})
-	rq.trace(d)
 	return &rq.exposures[len(rq.exposures)-1]
 }
 
@@ -175,6 +178,7 @@ func (rq *request) follow(i int) *exposure {
 		rq.taken = append(rq.taken, i)
 	} else {
 		d = rq.eval.Decide(i)
+		rq.trace(d)
 	}
 	return rq.expose(i, d)
 }

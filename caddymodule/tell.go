@@ -27,9 +27,8 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 			}
 			if set.cells[k] == nil {
 				rq.expose(s.told[k], d)
-			} else {
-				rq.trace(d)
 			}
+			rq.trace(d)
 		}
 	}
 	if h.Vary {

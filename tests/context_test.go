@@ -96,15 +96,15 @@ func TestContextSources(t *testing.T) {
 func TestContextRefusesBadConfig(t *testing.T) {
 	c := serve(t, site+"feature_flags {\ncontext {\nBLOCK\n}\n}\nrespond ok\n}", onlyAlice, map[string]string{"BLOCK": "user_id header X-ID"})
 	for block, want := range map[string]string{
-		"user_id":                    "user_id",
-		"user_id header":             "header",
-		"user_id heater X-ID":        "heater",
-		"user_id jwt sub":            "jwt",
-		"region sticky":              "sticky",
-		"device user_agent X":        "user_agent",
-		"user_id header X-ID again":  "header",
-		"user_id sticky something":   "sticky",
-		"user_id header X-ID {\n}\n": "",
+		"user_id":                        "user_id",
+		"user_id header":                 "header",
+		"user_id heater X-ID":            "heater",
+		"user_id jwt sub":                "jwt",
+		"region sticky":                  "sticky",
+		"device user_agent X":            "user_agent",
+		"user_id header X-ID again":      "header",
+		"user_id sticky something":       "sticky",
+		"user_id header X-ID {\nmore\n}": "block",
 	} {
 		c.words["BLOCK"] = block
 		if err := c.load(); err == nil || !strings.Contains(err.Error(), want) {

@@ -169,6 +169,24 @@ func TestOutcomeOfAnswers(t *testing.T) {
 	}
 }
 
+// A failed request goes by the id that the site gives it, if it does.
+func TestOutcomeRequestID(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Got", r.Header.Get("X-Request-ID"))
+		w.WriteHeader(500)
+	}))
+	t.Cleanup(s.Close)
+	c := serve(t, strings.Replace(proxied, "USE", "request_header X-Request-ID {http.request.uuid}\nreverse_proxy UP", 1),
+		`{"new_ui": {"active": true, "users": ["alice"], "error_threshold": 0}}`, map[string]string{"UP": host(s)})
+	id := c.get("/", "X-User-ID", "alice").header.Get("X-Got")
+	if told := c.entries(1)[0].Flags["new_ui"]; id == "" || told.RequestID != id {
+		t.Errorf("access log %+v, want request id %q", told, id)
+	}
+	if last := c.guard("new_ui").State.Trips[0].Evidence.Last; len(last) != 1 || last[0].ID != id {
+		t.Errorf("evidence %+v, want request id %q", last, id)
+	}
+}
+
 // With nobody left to ask, reverse_proxy answers 503 without having dialled.
 func TestOutcomeOfNoUpstream(t *testing.T) {
 	c := serve(t, strings.Replace(proxied, "USE", "reverse_proxy DEAD {\nfail_duration 1m\n}", 1), onlyAlice, map[string]string{"DEAD": freeAddress(t)})
