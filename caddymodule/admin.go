@@ -1,12 +1,15 @@
 package caddymodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -50,7 +53,7 @@ var adminCalls = map[string]map[string]adminCall{
 // serve finds the running app and the call.
 func (ad *Admin) serve(w http.ResponseWriter, r *http.Request) error {
 	v, err := caddy.ActiveContext().AppIfConfigured("feature_flags")
-	if err != nil {
+	if err != nil { // before the first config there is none either
 		return problem(http.StatusServiceUnavailable, "feature_flags is not configured: name a features file in the global option feature_flags")
 	}
 	var failed error
@@ -89,22 +92,72 @@ func reply(w http.ResponseWriter, v any) error {
 
 // readBody decodes an optional JSON object; an empty body leaves v as it is.
 func readBody(w http.ResponseWriter, r *http.Request, v any) error {
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	err := readObject(http.MaxBytesReader(w, r.Body, maxBody), v)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return nil
+	case errors.As(err, &tooLarge):
+		return problem(http.StatusRequestEntityTooLarge, "body: more than %d bytes", maxBody)
+	}
+	return problem(http.StatusBadRequest, "body: %v", err)
+}
+
+// readObject decodes one JSON object and nothing after it into a struct;
+// numbers in fields of any type keep every digit. The error is io.EOF where
+// there is nothing at all, and says else what is wrong in words.
+func readObject(from io.Reader, v any) error {
+	dec := json.NewDecoder(from)
 	dec.DisallowUnknownFields()
 	dec.UseNumber()
 	err := dec.Decode(v)
 	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.Is(err, io.EOF):
-		return nil
-	case errors.As(err, &tooLarge):
-		return problem(http.StatusRequestEntityTooLarge, "body: more than %d bytes", maxBody)
-	case err != nil:
-		return problem(http.StatusBadRequest, "body: want a JSON object: %v", err)
-	case dec.More():
-		return problem(http.StatusBadRequest, "body: text after the JSON object")
+	if err == nil {
+		_, err = dec.Token()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case !errors.As(err, &tooLarge):
+			return errors.New("text after the JSON object")
+		}
 	}
-	return nil
+	var kind *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &tooLarge):
+		return err
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("want a JSON object: it ends in the middle")
+	case errors.As(err, &kind) && kind.Field == "":
+		return fmt.Errorf("want a JSON object, got %s", kind.Value)
+	case errors.As(err, &kind):
+		return fmt.Errorf("%s: want %s, got %s", kind.Field, kindWord(kind.Type.Kind()), kind.Value)
+	case errors.As(err, &syntax):
+		return fmt.Errorf("want a JSON object: %w", err)
+	}
+	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return fmt.Errorf("unknown field %s; there are %s", field, strings.Join(fieldsOf(v), ", "))
+	}
+	return err
+}
+
+func kindWord(k reflect.Kind) string {
+	switch k {
+	case reflect.String:
+		return "a string"
+	case reflect.Slice:
+		return "a list"
+	}
+	return "an object"
+}
+
+// fieldsOf names the JSON fields of the struct that v points to.
+func fieldsOf(v any) (names []string) {
+	for field := range reflect.TypeOf(v).Elem().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
 }
 
 func (a *App) serveFlags(w http.ResponseWriter, _ *http.Request) error {
@@ -158,46 +211,89 @@ type order struct {
 	By     string `json:"by"`
 }
 
-func (a *App) change(w http.ResponseWriter, r *http.Request, do func(flag string, o order)) error {
+// change does what an operator orders, and answers with the flag as it is then.
+func (a *App) change(w http.ResponseWriter, r *http.Request, do func(flag string, o order) error) error {
 	_, _, err := a.named(r)
 	if err != nil {
 		return err
 	}
-	o := order{By: "api"}
+	var o order
 	if err := readBody(w, r, &o); err != nil {
 		return err
 	}
 	if len(o.By) > 256 || len(o.Reason) > 4096 {
 		return problem(http.StatusBadRequest, "by: at most 256 bytes, reason: at most 4096")
 	}
-	do(r.PathValue("name"), o)
-	return a.serveFlag(w, r)
+	o.By = cmp.Or(o.By, "api")
+	unsaved := do(r.PathValue("name"), o)
+	rs, i, err := a.named(r)
+	if err != nil {
+		return err
+	}
+	v := a.view(rs, i, time.Now())
+	if unsaved != nil {
+		v.Warning = fmt.Sprintf("in force, but not on disk: %v", unsaved)
+	}
+	return reply(w, v)
 }
 
 func (a *App) serveEnable(w http.ResponseWriter, r *http.Request) error {
-	return a.change(w, r, func(flag string, o order) { a.engine.override(flag, state.Enabled, o.By, o.Reason) })
+	return a.change(w, r, func(flag string, o order) error {
+		return a.engine.override(flag, state.Enabled, o.By, o.Reason)
+	})
 }
 
 func (a *App) serveDisable(w http.ResponseWriter, r *http.Request) error {
-	return a.change(w, r, func(flag string, o order) { a.engine.override(flag, state.Disabled, o.By, o.Reason) })
+	return a.change(w, r, func(flag string, o order) error {
+		return a.engine.override(flag, state.Disabled, o.By, o.Reason)
+	})
 }
 
 func (a *App) serveReset(w http.ResponseWriter, r *http.Request) error {
-	return a.change(w, r, func(flag string, o order) { a.engine.reset(flag, o.By, o.Reason) })
+	return a.change(w, r, func(flag string, o order) error {
+		return a.engine.reset(flag, o.By, o.Reason)
+	})
 }
 
 // question is what POST /evaluate asks; its fields are optional.
 type question struct {
-	Context     map[string]any `json:"context"`
-	Environment *string        `json:"environment"`
-	At          *time.Time     `json:"at"`
-	Flags       []string       `json:"flags"`
+	Context     map[string]any `json:"context,omitempty"`
+	Environment *string        `json:"environment,omitempty"`
+	At          *moment        `json:"at,omitempty"`
+	Flags       []string       `json:"flags,omitempty"`
 }
+
+// moment is a time that people write: RFC 3339, UTC where it has no offset, as
+// in definitions.
+type moment time.Time
+
+func parseMoment(text string) (moment, error) {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return moment(t), nil
+		}
+	}
+	return moment{}, fmt.Errorf("at: want a time as 2026-01-31T12:00:00Z, got %q", text)
+}
+
+// UnmarshalJSON is part of json.Unmarshaler.
+func (m *moment) UnmarshalJSON(text []byte) (err error) {
+	var s string
+	if json.Unmarshal(text, &s) != nil {
+		s = string(text)
+	}
+	*m, err = parseMoment(s)
+	return err
+}
+
+// MarshalJSON is part of json.Marshaler.
+func (m moment) MarshalJSON() ([]byte, error) { return time.Time(m).MarshalJSON() }
 
 // explained is a decision with the path that led to it.
 type explained struct {
 	*evaluator.Decision
-	Path []evaluator.Step `json:"path,omitempty"`
+	Detail string           `json:"detail"` // the decision's; told also where it is empty
+	Path   []evaluator.Step `json:"path,omitempty"`
 }
 
 // answer decides what q asks. environment is the default.
@@ -207,28 +303,32 @@ func answer(r *evaluator.Ruleset, q question, environment string, path bool) map
 	}
 	at := time.Now()
 	if q.At != nil {
-		at = *q.At
+		at = time.Time(*q.At)
+	}
+	known := make([]string, r.Len())
+	for i := range known {
+		known[i] = r.Definition(i).Name
 	}
 	names := q.Flags
 	if len(names) == 0 {
-		for i := range r.Len() {
-			names = append(names, r.Definition(i).Name)
-		}
+		names = known
 	}
 	var e evaluator.Evaluation
 	e.Reset(r, evaluator.NewContext(environment, q.Context), at)
 	out := make(map[string]explained, len(names))
 	for _, name := range names {
-		i := r.Index(name)
-		switch {
+		var d *evaluator.Decision
+		var steps []evaluator.Step
+		switch i := r.Index(name); {
 		case i < 0:
-			out[name] = explained{Decision: evaluator.Unknown(name)}
+			d = evaluator.Unknown(name)
+			d.Message += didYouMean(name, known)
 		case path:
-			d, steps := e.Explain(i)
-			out[name] = explained{d, steps}
+			d, steps = e.Explain(i)
 		default:
-			out[name] = explained{Decision: e.Decide(i)}
+			d = e.Decide(i)
 		}
+		out[name] = explained{d, d.Detail, steps}
 	}
 	return out
 }
@@ -275,38 +375,54 @@ func (a *App) lint(now time.Time) []evaluator.Finding {
 // heartbeat keeps proxies and clients from taking a quiet stream for a dead one.
 const heartbeat = 15 * time.Second
 
-// serveEvents streams news until the client leaves or the config ends.
+// patienceWithWatcher is how long a watcher may not read before it is dropped.
+const patienceWithWatcher = 10 * time.Second
+
+// serveEvents streams news until the client leaves or the config ends. A client
+// that was away for a moment says by Last-Event-ID what it has seen.
 func (a *App) serveEvents(w http.ResponseWriter, r *http.Request) error {
-	ch, leave := a.stream.watch()
+	newest, missed, ch, leave := a.engine.stream.watch(r.Header.Get("Last-Event-ID"))
 	defer leave()
 	control := http.NewResponseController(w)
+	// The admin server gives every request 10 s to be read, and takes the end
+	// of that for the client's leaving.
+	_ = control.SetReadDeadline(time.Time{})
+	send := func(format string, args ...any) bool {
+		_ = control.SetWriteDeadline(time.Now().Add(patienceWithWatcher))
+		_, err := fmt.Fprintf(w, format, args...)
+		return err == nil && control.Flush() == nil
+	}
+	tell := func(n numbered) bool {
+		text, err := json.Marshal(n.news)
+		return err != nil || send("id: %s\nevent: %s\ndata: %s\n\n", n.id, n.Event, text)
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	if _, err := fmt.Fprint(w, "retry: 1000\n\n: watching\n\n"); err != nil {
+	if len(missed) > 0 {
+		newest = r.Header.Get("Last-Event-ID")
+	}
+	if !send("retry: 1000\nid: %s\n: watching\n\n", newest) {
 		return nil
+	}
+	for _, n := range missed {
+		if !tell(n) {
+			return nil
+		}
 	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for {
-		if err := control.Flush(); err != nil {
-			return nil // the client has gone
-		}
 		select {
 		case <-r.Context().Done():
 			return nil
+		case <-a.running.Done():
+			return nil
 		case <-beat.C:
-			if _, err := fmt.Fprint(w, ": still here\n\n"); err != nil {
+			if !send(": still here\n\n") {
 				return nil
 			}
 		case n, ok := <-ch:
-			if !ok {
-				return nil
-			}
-			text, err := json.Marshal(n)
-			if err != nil {
-				continue
-			}
-			if _, err := fmt.Fprintf(w, "event: %s\ndata: %s\n\n", n.Event, text); err != nil {
+			if !ok || !tell(n) {
 				return nil
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/user"
+	"strings"
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -32,8 +33,20 @@ evaluate and lint also work on a features file, with no server: --flags FILE.`,
 var errFindings = errors.New("findings")
 
 func buildCommand(root *cobra.Command) {
-	root.RunE = nil
+	// A word that is no subcommand must not pass for success: `dsable` would
+	// leave the flag on.
 	root.Run = nil
+	root.Args, root.SilenceUsage = cobra.ArbitraryArgs, true
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		var names []string
+		for _, sub := range c.Commands() {
+			names = append(names, sub.Name())
+		}
+		return fmt.Errorf("unknown command %q%s; there are %s", args[0], didYouMean(args[0], names), strings.Join(names, ", "))
+	}
 	p := root.PersistentFlags()
 	p.String("address", "", "The admin API's address, if not the default")
 	p.StringP("config", "c", "", "Config file to find the admin API's address in")
@@ -72,18 +85,19 @@ func buildCommand(root *cobra.Command) {
 	evaluate.Flags().String("environment", "", "The environment (default: the running Caddy's, production for a file)")
 	evaluate.Flags().String("at", "", "The time to decide for, as 2026-01-31T12:00:00Z (default: now)")
 	evaluate.Flags().Bool("explain", false, "With --contexts: add the path of each decision")
+	evaluate.MarkFlagsMutuallyExclusive("context", "contexts")
 	audit := add("audit", "Shows who did what, newest first", cobra.NoArgs, runAudit)
 	audit.Flags().String("flag", "", "Of one flag only")
 	audit.Flags().Int("limit", 50, "How many entries")
 	add("watch", "Follows trips, resets, overrides and reloads as they happen", cobra.NoArgs, runWatch)
 	lint := add("lint", "Finds definitions that do nothing, contradict themselves or are overdue", cobra.NoArgs, runLint)
 	lint.Flags().String("flags", "", "A features file, instead of the running Caddy")
-	lint.Flags().String("environment", "production", "The environment, with --flags")
 }
 
 // api calls the admin API and decodes the answer; raw is the answer's text.
 func api(c *cobra.Command, method, path string, body, into any) (raw []byte, err error) {
-	resp, err := callAPI(c, method, path, body)
+	// Each call has a connection of its own, so it must not be kept.
+	resp, err := callAPI(c, method, path, http.Header{"Connection": {"close"}}, body)
 	if err != nil {
 		return nil, err
 	}
@@ -99,14 +113,13 @@ func api(c *cobra.Command, method, path string, body, into any) (raw []byte, err
 	return raw, nil
 }
 
-func callAPI(c *cobra.Command, method, path string, body any) (*http.Response, error) {
+func callAPI(c *cobra.Command, method, path string, headers http.Header, body any) (*http.Response, error) {
 	get := func(name string) string { s, _ := c.Flags().GetString(name); return s }
 	address, err := caddycmd.DetermineAdminAPIAddress(get("address"), nil, get("config"), get("adapter"))
 	if err != nil {
 		return nil, fmt.Errorf("finding the admin API: %w", err)
 	}
 	var reader io.Reader
-	headers := http.Header{}
 	if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
@@ -115,7 +128,28 @@ func callAPI(c *cobra.Command, method, path string, body any) (*http.Response, e
 		reader = bytes.NewReader(text)
 		headers.Set("Content-Type", "application/json")
 	}
-	return caddycmd.AdminAPIRequest(address, method, "/feature_flags/"+path, headers, reader)
+	resp, err := caddycmd.AdminAPIRequest(address, method, "/feature_flags/"+path, headers, reader)
+	if err != nil {
+		return nil, apiError(address, err)
+	}
+	return resp, nil
+}
+
+// apiError says what Caddy's client has to say as people would.
+func apiError(address string, err error) error {
+	answer, refused := strings.CutPrefix(err.Error(), "caddy responded with error: HTTP ")
+	if !refused {
+		return fmt.Errorf("no answer from the admin API at %s (is Caddy running? --address or --config say where): %w", address, err)
+	}
+	_, text, _ := strings.Cut(answer, ": ")
+	var said struct{ Error string }
+	switch {
+	case json.Unmarshal([]byte(text), &said) == nil && said.Error != "":
+		return errors.New(printable(said.Error))
+	case strings.HasPrefix(answer, "404:"):
+		return fmt.Errorf("the Caddy at %s has no feature_flags plugin", address)
+	}
+	return errors.New(printable(err.Error()))
 }
 
 func flagPath(name string) string { return "flags/" + url.PathEscape(name) }
@@ -145,6 +179,9 @@ func runOrder(c *cobra.Command, order, flag string) error {
 		return printRaw(raw)
 	}
 	fmt.Printf("%s: %s\n", v.Name, v.Status)
+	if v.Warning != "" {
+		fmt.Fprintln(os.Stderr, "warning:", printable(v.Warning))
+	}
 	return nil
 }
 

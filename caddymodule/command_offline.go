@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,6 +46,14 @@ func runEvaluate(c *cobra.Command, names []string) error {
 			return err
 		}
 	}
+	var now *moment
+	if at := get("at"); at != "" {
+		t, err := parseMoment(at)
+		if err != nil {
+			return fmt.Errorf("--%w", err)
+		}
+		now = &t
+	}
 	ask := func(q question, path bool) (map[string]explained, error) {
 		if len(q.Flags) == 0 {
 			q.Flags = names
@@ -52,12 +61,8 @@ func runEvaluate(c *cobra.Command, names []string) error {
 		if environment := get("environment"); environment != "" && q.Environment == nil {
 			q.Environment = &environment
 		}
-		if at := get("at"); at != "" && q.At == nil {
-			t, err := time.Parse(time.RFC3339, at)
-			if err != nil {
-				return nil, fmt.Errorf("--at: want a time as 2026-01-31T12:00:00Z, got %q", at)
-			}
-			q.At = &t
+		if q.At == nil {
+			q.At = now
 		}
 		if rules != nil {
 			return answer(rules, q, "production", path), nil
@@ -77,10 +82,8 @@ func runEvaluate(c *cobra.Command, names []string) error {
 	}
 	var q question
 	if text := get("context"); text != "" {
-		dec := json.NewDecoder(bytes.NewReader([]byte(text)))
-		dec.UseNumber()
-		if err := dec.Decode(&q.Context); err != nil {
-			return fmt.Errorf("--context: want a JSON object: %w", err)
+		if err := readObject(strings.NewReader(text), &q.Context); err != nil {
+			return fmt.Errorf("--context: %w", noText(err))
 		}
 	}
 	decisions, err := ask(q, true)
@@ -88,9 +91,46 @@ func runEvaluate(c *cobra.Command, names []string) error {
 		return err
 	}
 	if wantsJSON(c) {
-		return writeLine(os.Stdout, map[string]any{"decisions": decisions})
+		err = writeLine(os.Stdout, map[string]any{"decisions": decisions})
+	} else {
+		printDecisions(decisions)
 	}
-	return printDecisions(decisions)
+	for _, name := range names {
+		if err == nil && decisions[name].Code == evaluator.FlagNotFound {
+			err = errFindings // its message is printed with the decision
+		}
+	}
+	return err
+}
+
+// noText says what is missing where io.EOF says that there is nothing.
+func noText(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("want a JSON object, got nothing")
+	}
+	return err
+}
+
+// line is a decision as a line of output tells it: no path unless asked for,
+// and no value where the variant says the same.
+type line struct {
+	Enabled bool                `json:"enabled"`
+	Variant string              `json:"variant"`
+	Reason  evaluator.Reason    `json:"reason"`
+	Detail  string              `json:"detail"`
+	Value   json.RawMessage     `json:"value,omitempty"`
+	Code    evaluator.ErrorCode `json:"error_code,omitempty"`
+	Message string              `json:"error_message,omitempty"`
+	Path    []evaluator.Step    `json:"path,omitempty"`
+}
+
+func lineOf(d explained) line {
+	l := line{d.Enabled, d.Variant, d.Reason, d.Detail, d.Value, d.Code, d.Message, d.Path}
+	switch text := string(d.Value); {
+	case d.Variant == evaluator.On && text == "true", d.Variant == evaluator.Off && text == "false":
+		l.Value = nil
+	}
+	return l
 }
 
 // evaluateLines answers each line of a file; a bad line is told with its number
@@ -111,16 +151,13 @@ func evaluateLines(path string, ask func(question) (map[string]explained, error)
 	lines.Buffer(nil, maxBody)
 	bad := 0
 	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
+		text := bytes.TrimSpace(lines.Bytes())
+		if len(text) == 0 {
 			continue
 		}
 		var q question
-		dec := json.NewDecoder(bytes.NewReader(line))
-		dec.UseNumber()
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&q); err != nil {
-			fmt.Fprintf(os.Stderr, "%s:%d: want {\"context\": {…}, \"environment\": \"…\", \"at\": \"…\"}: %v\n", path, n, err)
+		if err := readObject(bytes.NewReader(text), &q); err != nil {
+			fmt.Fprintf(os.Stderr, "%s:%d: %s\n", printable(path), n, printable(err.Error()))
 			bad++
 			continue
 		}
@@ -128,7 +165,11 @@ func evaluateLines(path string, ask func(question) (map[string]explained, error)
 		if err != nil {
 			return fmt.Errorf("%s:%d: %w", path, n, err)
 		}
-		if err := writeLine(out, map[string]any{"decisions": decisions}); err != nil {
+		told := make(map[string]line, len(decisions))
+		for name, d := range decisions {
+			told[name] = lineOf(d)
+		}
+		if err := writeLine(out, map[string]any{"decisions": told}); err != nil {
 			return err
 		}
 	}
@@ -147,10 +188,10 @@ func writeLine(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-func printDecisions(decisions map[string]explained) error {
+func printDecisions(decisions map[string]explained) {
 	for _, name := range sortedKeys(decisions) {
 		d := decisions[name]
-		fmt.Printf("%s: %s (%s %s)\n", name, d.Variant, d.Reason, d.Detail)
+		fmt.Printf("%s: %s (%s)\n", printable(name), printable(d.Variant), strings.TrimSpace(string(d.Reason)+" "+printable(d.Detail)))
 		if d.Message != "" {
 			fmt.Printf("  %s\n", printable(d.Message))
 		}
@@ -162,7 +203,6 @@ func printDecisions(decisions map[string]explained) error {
 			fmt.Printf("  %s %s: %s\n", mark, printable(s.Check), printable(s.Info))
 		}
 	}
-	return nil
 }
 
 func runLint(c *cobra.Command, _ []string) error {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -34,10 +35,11 @@ func (t table) row(cells ...string) {
 
 func (t table) flush() error { return t.w.Flush() }
 
-// printable keeps what others wrote from steering the terminal.
+// printable keeps what others wrote from steering the terminal: escape
+// sequences, line breaks, and characters that turn the direction of writing.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
@@ -122,14 +124,18 @@ func seconds(s float64) string {
 
 // runWatch prints news until it is interrupted, over reloads and restarts.
 func runWatch(c *cobra.Command, _ []string) error {
-	connected := false
+	connected, seen := false, ""
 	for {
-		resp, err := callAPI(c, http.MethodGet, "events", nil)
+		headers := http.Header{"Accept": {"text/event-stream"}}
+		if seen != "" {
+			headers.Set("Last-Event-ID", seen)
+		}
+		resp, err := callAPI(c, http.MethodGet, "events", headers, nil)
 		if err != nil {
 			if !connected {
 				return err
 			}
-			time.Sleep(time.Second)
+			time.Sleep(500 * time.Millisecond)
 			continue
 		}
 		if !connected {
@@ -137,8 +143,11 @@ func runWatch(c *cobra.Command, _ []string) error {
 		}
 		connected = true
 		lines := bufio.NewScanner(resp.Body)
-		lines.Buffer(nil, 4<<20)
+		lines.Buffer(nil, 16<<20)
 		for lines.Scan() {
+			if id, found := strings.CutPrefix(lines.Text(), "id: "); found {
+				seen = id
+			}
 			data, found := strings.CutPrefix(lines.Text(), "data: ")
 			if !found {
 				continue
@@ -149,7 +158,7 @@ func runWatch(c *cobra.Command, _ []string) error {
 			}
 			var n news
 			if json.Unmarshal([]byte(data), &n) == nil {
-				fmt.Printf("%s  %-28s %s %s %s\n", n.At.Local().Format("2006-01-02 15:04:05.000"), n.Event, printable(n.Flag), printable(n.By), printable(n.Reason))
+				fmt.Println(strings.TrimRight(fmt.Sprintf("%s  %-28s %s %s %s", n.At.Local().Format("2006-01-02 15:04:05.000"), printable(n.Event), printable(n.Flag), printable(n.By), printable(n.Reason)), " "))
 			}
 		}
 		resp.Body.Close()

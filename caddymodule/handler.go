@@ -223,11 +223,8 @@ func (h *Handler) strip(r *http.Request) {
 	if h.Headers.Mode == "off" {
 		return
 	}
-	for name := range r.Header {
-		if h.owns(name) {
-			delete(r.Header, name)
-		}
-	}
+	h.deleteOwned(r.Header)
+	h.stripTrailer(r)
 	if lines, ok := r.Header["Connection"]; ok {
 		h.stripConnection(r.Header, lines)
 	}

@@ -240,7 +240,17 @@ func (j *JWT) cleanup() {
 // claims returns the values of the claims that the context asks for. No token
 // gives none, and so does a bad one; the error is for a bad token that is to be
 // rejected.
-func (j *JWT) claims(r *http.Request, now time.Time) ([]evaluator.Value, error) {
+func (j *JWT) claims(r *http.Request, now time.Time) (values []evaluator.Value, err error) {
+	defer func() {
+		if p := recover(); p != nil { // a token that is not known to be good is bad
+			panics.Inc()
+			values, err = nil, j.refuse(now, "panic", "")
+		}
+	}()
+	return j.verify(r, now)
+}
+
+func (j *JWT) verify(r *http.Request, now time.Time) ([]evaluator.Value, error) {
 	for _, place := range j.From {
 		raw := place.read(r)
 		if raw == "" {
@@ -250,13 +260,18 @@ func (j *JWT) claims(r *http.Request, now time.Time) ([]evaluator.Value, error) 
 		if err == nil {
 			return values, nil
 		}
-		cause := token.Cause(err)
-		tokensRefused.WithLabelValues(cause).Inc()
-		j.quiet.warn(now, cause, "token not accepted", zap.String("cause", cause), zap.String("in", place.In), zap.String("then", j.OnInvalid))
-		if j.OnInvalid == "reject" {
-			return nil, caddyhttp.Error(http.StatusUnauthorized, fmt.Errorf("feature_flags: %w", err))
-		}
-		return nil, nil
+		return nil, j.refuse(now, token.Cause(err), place.In)
 	}
 	return nil, nil
+}
+
+// refuse counts and tells of a bad token; the error answers the request with
+// 401 where bad tokens are to be rejected.
+func (j *JWT) refuse(now time.Time, cause, in string) error {
+	tokensRefused.WithLabelValues(cause).Inc()
+	j.quiet.warn(now, cause, "token not accepted", zap.String("cause", cause), zap.String("in", in), zap.String("then", j.OnInvalid))
+	if j.OnInvalid == "reject" {
+		return caddyhttp.Error(http.StatusUnauthorized, fmt.Errorf("feature_flags: token not accepted: %s", cause))
+	}
+	return nil
 }

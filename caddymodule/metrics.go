@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"sync"
@@ -90,7 +91,11 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	// speaks, since one series may be told once only.
 	told := map[string]bool{}
 	degraded := false
-	for _, e := range slices.Backward(engines) {
+	slices.Reverse(engines)
+	slices.SortStableFunc(engines, func(a, b *engine) int { // one of a config that does not run yet speaks last
+		return cmp.Compare(zeroOne(a.running() == nil), zeroOne(b.running() == nil))
+	})
+	for _, e := range engines {
 		for _, m := range e.allMonitors() {
 			if !told[m.Name()] {
 				told[m.Name()] = true

@@ -2,8 +2,11 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -122,21 +125,22 @@ type stream struct {
 	watchers map[chan numbered]struct{}
 	last     []numbered
 	number   uint64
-	life     string // tells this process' numbers from another's
+	life     string // tells the numbers of one engine from another's
 }
 
 type numbered struct {
 	news
 	number uint64
+	id     string // what a watcher says it has seen
 }
 
 // remembered is how many news a watcher can catch up on.
 const remembered = 256
 
-// watch returns the news since the id that was last seen, if any, and a channel
-// of those to come; it is closed when the watcher is too slow. leave must be
-// called once.
-func (s *stream) watch(seen string) (missed []numbered, ch <-chan numbered, leave func()) {
+// watch returns the id of the newest news, those since the id that was seen
+// last, if any, and a channel of those to come; it is closed when the watcher is
+// too slow. leave must be called once.
+func (s *stream) watch(seen string) (newest string, missed []numbered, ch <-chan numbered, leave func()) {
 	c := make(chan numbered, 64)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,15 +157,20 @@ func (s *stream) watch(seen string) (missed []numbered, ch <-chan numbered, leav
 			}
 		}
 	}
-	return missed, c, func() {
+	return s.id(), missed, c, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.drop(c)
 	}
 }
 
-// id is what a watcher says it has seen last; "" before there was anything.
-func (s *stream) id(n numbered) string { return s.life + "-" + strconv.FormatUint(n.number, 10) }
+// id names the newest news. The caller must hold mu.
+func (s *stream) id() string {
+	if s.life == "" {
+		s.life = strconv.FormatInt(time.Now().UnixNano(), 36)
+	}
+	return s.life + "-" + strconv.FormatUint(s.number, 10)
+}
 
 // drop ends one watcher. The caller must hold mu.
 func (s *stream) drop(c chan numbered) {
@@ -175,7 +184,7 @@ func (s *stream) publish(n news) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.number++
-	entry := numbered{n, s.number}
+	entry := numbered{n, s.number, s.id()}
 	if len(s.last) == remembered {
 		s.last = slices.Delete(s.last, 0, 1)
 	}

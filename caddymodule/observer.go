@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +58,7 @@ func (o *observer) begin(status int) {
 	if o.answered {
 		return
 	}
+	defer o.rq.app.survive("watching an answer begin")
 	o.answered, o.status, o.wait = true, status, time.Since(o.rq.arrival)
 	h := o.Header()
 	o.rq.mark(h)
@@ -148,9 +148,9 @@ func (rq *request) countBulk(result *monitors.Outcome) {
 	if result.Answered {
 		wait = result.FirstByte
 	}
-	for k, cell := range rq.bulk.cells {
-		if cell != nil && (len(rq.taken) == 0 || !slices.Contains(rq.taken, rq.site.told[k])) {
-			cell.Add(result.Class, wait)
+	for k, i := range rq.site.told {
+		if rq.counts(i) {
+			rq.rules.cell(i, rq.bulk.codes[k]).Add(result.Class, wait)
 		}
 	}
 }

@@ -105,27 +105,16 @@ func recordingSpan(c context.Context) trace.Span {
 // decide returns the decision on flag number i, the same throughout the
 // request, and makes the request an exposure of the flag.
 func (rq *request) decide(i int) *evaluator.Decision {
-	if d := rq.inBulk(i); d != nil {
-		return d
-	}
 	d := rq.eval.Decide(i)
-	if !rq.done && rq.exposureOf(i) == nil {
+	if !rq.done && !rq.inBulk(i) && rq.exposureOf(i) == nil {
 		rq.expose(i, d)
 		rq.trace(d)
 	}
 	return d
 }
 
-// inBulk returns flag i's decision if it was made with all others.
-func (rq *request) inBulk(i int) *evaluator.Decision {
-	if rq.bulk == nil {
-		return nil
-	}
-	if k := rq.site.place[i]; k >= 0 {
-		return rq.bulk.decisions[k]
-	}
-	return nil
-}
+// inBulk tells whether flag i was decided with all others.
+func (rq *request) inBulk(i int) bool { return rq.bulk != nil && rq.site.place[i] >= 0 }
 
 // decideByName is decide for flags that may not be defined.
 func (rq *request) decideByName(name string) *evaluator.Decision {
@@ -137,7 +126,7 @@ func (rq *request) decideByName(name string) *evaluator.Decision {
 
 // expose begins to follow the request for flag i.
 func (rq *request) expose(i int, d *evaluator.Decision) *exposure {
-	x := rq.rules.monitors[i].flag.Expose(rq.arrival, rq.rules.cell(i, d))
+	x := rq.rules.monitors[i].flag.Expose(rq.arrival, rq.rules.cell(i, rq.rules.code(d)))
 	rq.exposures = append(rq.exposures, exposure{Exposure: x, index: i, decision: d})
 	return &rq.exposures[len(rq.exposures)-1]
 }
@@ -173,11 +162,10 @@ func (rq *request) follow(i int) *exposure {
 	if x := rq.exposureOf(i); x != nil {
 		return x
 	}
-	d := rq.inBulk(i)
-	if d != nil {
+	d := rq.eval.Decide(i)
+	if rq.inBulk(i) {
 		rq.taken = append(rq.taken, i)
 	} else {
-		d = rq.eval.Decide(i)
 		rq.trace(d)
 	}
 	return rq.expose(i, d)
@@ -249,11 +237,12 @@ func (rq *request) mark(h http.Header) {
 }
 
 // placeholder answers {http.feature_flags.NAME}, .NAME.reason and .NAME.value.
-func (rq *request) placeholder(key string) (any, bool) {
+func (rq *request) placeholder(key string) (value any, known bool) {
 	name, found := strings.CutPrefix(key, "http.feature_flags.")
 	if !found {
 		return nil, false
 	}
+	defer rq.app.survive("filling in a placeholder")
 	if i := rq.rules.Index(name); i >= 0 {
 		return rq.decide(i).Variant, true
 	}
@@ -278,15 +267,21 @@ func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	if rq.bulk == nil {
 		return nil
 	}
-	for k, cell := range rq.bulk.cells {
-		if cell != nil && !slices.Contains(rq.taken, rq.site.told[k]) {
-			d := rq.bulk.decisions[k]
-			if err := enc.AddObject(d.Flag, logged{d, rq.bulkOutcome}); err != nil {
-				return err
-			}
+	for _, i := range rq.site.told {
+		if !rq.counts(i) {
+			continue
+		}
+		d := rq.eval.Decide(i)
+		if err := enc.AddObject(d.Flag, logged{d, rq.bulkOutcome}); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// counts tells whether a flag that the site tells is only counted in bulk.
+func (rq *request) counts(i int) bool {
+	return i >= 0 && !rq.rules.monitors[i].watched && (len(rq.taken) == 0 || !slices.Contains(rq.taken, i))
 }
 
 // logged is one flag in the access log.

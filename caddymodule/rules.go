@@ -37,14 +37,19 @@ func bind(r *evaluator.Ruleset, e *engine) *rules {
 	return b
 }
 
-// cell returns the counters of a decision on flag i.
-func (b *rules) cell(i int, d *evaluator.Decision) *monitors.Cell {
-	m := &b.monitors[i]
-	place := &m.cells[d.Index*len(evaluator.Reasons)+d.Reason.Index()]
+// code numbers a decision's variant and reason within its flag.
+func (b *rules) code(d *evaluator.Decision) uint16 {
+	return uint16(d.Index*len(evaluator.Reasons) + d.Reason.Index())
+}
+
+// cell returns the counters of the decisions on flag i that have the code.
+func (b *rules) cell(i int, code uint16) *monitors.Cell {
+	place := &b.monitors[i].cells[code]
 	if c := place.Load(); c != nil {
 		return c
 	}
-	c := m.flag.Cell(d.Variant, string(d.Reason), d.Enabled)
+	variant, reason := b.Variants(i)[int(code)/len(evaluator.Reasons)], evaluator.Reasons[int(code)%len(evaluator.Reasons)]
+	c := b.monitors[i].flag.Cell(variant, string(reason), variant != evaluator.Off)
 	place.Store(c)
 	return c
 }

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"hash/maphash"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -10,7 +11,6 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
-	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
 )
 
 // siteRules is what a feature_flags handler makes of one ruleset, so that
@@ -25,6 +25,8 @@ type siteRules struct {
 	names []string  // of their headers; nil for a list
 	vary  []string  // by flag: the headers its decision is read from
 
+	watched bool // some of the told have thresholds
+
 	// Recent decisions on many flags at once, by a hash of the attributes that
 	// they read; nil where deciding anew is as cheap.
 	reads []evaluator.Attribute
@@ -33,19 +35,21 @@ type siteRules struct {
 }
 
 // decisionSet is what one context comes to for all flags of a site, in the
-// order in which they are told; nil for unknown ones.
+// order in which they are told: small, since there is one for each recent user.
+// Who needs more than variant and reason decides that flag anew.
 type decisionSet struct {
-	key       string
-	decisions []*evaluator.Decision
-	cells     []*monitors.Cell // nil too for flags that are followed one by one
-	list      string           // the header's value in list mode
+	key   string
+	codes []uint16 // of variant and reason, see rules.code; unknownFlag
+	list  string   // the header's value in list mode
 }
+
+const unknownFlag = math.MaxUint16
 
 // Decisions are kept for sites that tell at least fewestCached flags, in about
 // cacheBytes a site.
 const (
 	fewestCached = 8
-	cacheBytes   = 4 << 20
+	cacheBytes   = 2 << 20
 )
 
 // siteRules returns the handler's view of r, making it when r is new to it or
@@ -80,6 +84,7 @@ func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
 		i := r.Index(name)
 		if i >= 0 {
 			s.place[i] = int32(len(s.told))
+			s.watched = s.watched || r.monitors[i].watched
 		}
 		s.told = append(s.told, i)
 		if h.Headers.Mode != "list" {
@@ -98,6 +103,9 @@ func (s *siteRules) cache() {
 	for _, i := range s.told {
 		if i >= 0 {
 			reads = append(reads, s.rules.Reads(i)...)
+			if len(s.rules.Variants(i)) > 1000 {
+				return // codes would not fit
+			}
 		}
 	}
 	slices.Sort(reads)
@@ -108,9 +116,9 @@ func (s *siteRules) cache() {
 	for _, name := range reads {
 		s.reads = append(s.reads, evaluator.AttributeOf(name))
 	}
-	entry := 16*len(s.told) + 256
+	entry := 2*len(s.told) + 256
 	if s.names == nil {
-		entry += 16 * len(s.told)
+		entry += 12 * len(s.told)
 	}
 	s.sets, _ = lru.New[uint64, *decisionSet](min(4096, max(16, cacheBytes/entry))) // fails for sizes below 1 only
 }
@@ -148,32 +156,28 @@ func (s *siteRules) decideAll(rq *request) *decisionSet {
 }
 
 func (s *siteRules) newSet(rq *request) *decisionSet {
-	n := len(s.told)
-	set := &decisionSet{decisions: make([]*evaluator.Decision, n), cells: make([]*monitors.Cell, n)}
+	set := &decisionSet{codes: make([]uint16, len(s.told))}
 	for k, i := range s.told {
 		if i < 0 {
-			continue
-		}
-		d := rq.eval.Decide(i)
-		set.decisions[k] = d
-		if !s.rules.monitors[i].watched {
-			set.cells[k] = s.rules.cell(i, d)
+			set.codes[k] = unknownFlag
+		} else {
+			set.codes[k] = s.rules.code(rq.eval.Decide(i))
 		}
 	}
 	if s.names == nil {
-		set.list = s.dictionary(func(k int) *evaluator.Decision { return set.decisions[k] })
+		set.list = s.dictionary(rq.eval.Decide)
 	}
 	return set
 }
 
 // dictionary writes the list header.
-func (s *siteRules) dictionary(decision func(place int) *evaluator.Decision) string {
+func (s *siteRules) dictionary(decide func(flag int) *evaluator.Decision) string {
 	b := make([]byte, 0, min(len(s.told)*24, 4096))
 	for k, i := range s.told {
 		if i < 0 {
 			b = appendDictionary(b, s.flags[k], evaluator.Unknown(s.flags[k]))
 		} else {
-			b = appendDictionary(b, s.flags[k], decision(k))
+			b = appendDictionary(b, s.flags[k], decide(i))
 		}
 	}
 	return string(b)

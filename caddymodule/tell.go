@@ -21,14 +21,8 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 	}
 	if set != nil {
 		rq.bulk = set
-		for k, d := range set.decisions {
-			if d == nil {
-				continue
-			}
-			if set.cells[k] == nil {
-				rq.expose(s.told[k], d)
-			}
-			rq.trace(d)
+		if s.watched || rq.span != nil {
+			rq.followWatched(s)
 		}
 	}
 	if h.Vary {
@@ -41,7 +35,7 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 		if set != nil {
 			list = set.list
 		} else {
-			list = s.dictionary(func(k int) *evaluator.Decision { return rq.decide(s.told[k]) })
+			list = s.dictionary(rq.decide)
 		}
 		r.Header[h.Headers.Name] = []string{list}
 		return
@@ -51,15 +45,35 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 		values = make([]string, 0, len(s.told))
 	}
 	for k, i := range s.told {
-		variant, enabled := evaluator.Off, false
-		if i >= 0 {
-			d := rq.decide(i)
-			variant, enabled = d.Variant, d.Enabled
+		variant := evaluator.Off
+		switch {
+		case i < 0:
+		case set != nil:
+			variant = s.rules.Variants(i)[int(set.codes[k])/len(evaluator.Reasons)]
+		default:
+			variant = rq.decide(i).Variant
 		}
-		if enabled || h.Headers.Mode == "each" {
+		if variant != evaluator.Off || h.Headers.Mode == "each" {
 			values = append(values, variant)
 			n := len(values)
 			r.Header[s.names[k]] = values[n-1 : n : n]
+		}
+	}
+}
+
+// followWatched begins to follow the flags of the bulk that have thresholds, and
+// notes all of it in the request's span.
+func (rq *request) followWatched(s *siteRules) {
+	for _, i := range s.told {
+		if i < 0 {
+			continue
+		}
+		if s.rules.monitors[i].watched {
+			d := rq.eval.Decide(i)
+			rq.expose(i, d)
+			rq.trace(d)
+		} else if rq.span != nil {
+			rq.trace(rq.eval.Decide(i))
 		}
 	}
 }

@@ -25,6 +25,7 @@ type flagView struct {
 	State      stateView          `json:"state"`
 	Guard      guardView          `json:"guard"`
 	LastAsked  *time.Time         `json:"last_asked,omitempty"`
+	Warning    string             `json:"warning,omitempty"` // of a change that is not on disk
 }
 
 // stateView is what was flipped at run time.
@@ -89,14 +90,43 @@ func figures(m *monitors.Flag) map[string]monitors.Figures {
 	return map[string]monitors.Figures{"canary": canary.Figures(), "control": control.Figures()}
 }
 
-// didYouMean names a flag that is spelt nearly so.
+// didYouMean names the flag that is spelt most nearly so, if one is.
 func didYouMean(name string, known []string) string {
+	if len(name) > 128 {
+		return ""
+	}
+	same := func(s string) string { return strings.ToLower(evaluator.HeaderName(s)) }
+	best, least := "", max(1, len(name)/3)+1
 	for _, k := range known {
-		if strings.EqualFold(evaluator.HeaderName(k), evaluator.HeaderName(name)) {
-			return fmt.Sprintf(" (did you mean %q?)", k)
+		if d := distance(same(k), same(name)); d < least {
+			best, least = k, d
 		}
 	}
-	return ""
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", best)
+}
+
+// distance is the fewest one-letter edits from a to b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := before
+			if a[i] != b[j] {
+				cost++
+			}
+			before = row[j+1]
+			row[j+1] = min(row[j]+1, before+1, cost)
+		}
+	}
+	return row[len(b)]
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -101,7 +101,7 @@ func TestOutcomeOfAnswers(t *testing.T) {
 		{"empty 200", func(w http.ResponseWriter, r *http.Request) {}, "", "GET", 200, good},
 		{"HEAD", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Length", "5") }, "", "HEAD", 200, good},
 		{"204", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }, "", "DELETE", 204, good},
-		{"302", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 302) }, "", "GET", 302, class{"ok", "3xx", true}},
+		{"302", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }, "", "GET", 302, class{"ok", "3xx", true}},
 		{"304", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(304) }, "", "GET", 304, class{"ok", "3xx", true}},
 		{"404", http.NotFound, "", "GET", 404, class{"ok", "4xx", true}},
 		{"499 by the upstream", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(499) }, "", "GET", 499, class{"client_gone", "none", true}},

@@ -7,9 +7,9 @@ import (
 )
 
 // policySite proxies by lb_policy feature; POLICY is its block, OPTIONS those of
-// the proxy.
+// the proxy, and UPA, UPB and UPC are upstreams that say A, B and C.
 const policySite = site + userContext + `
-	reverse_proxy A B C {
+	reverse_proxy UPA UPB UPC {
 		lb_policy feature new_ui {
 			POLICY
 		}
@@ -20,15 +20,14 @@ const policySite = site + userContext + `
 
 func policy(t *testing.T, block, options, features string, words map[string]string) *instance {
 	t.Helper()
-	all := map[string]string{"SERVERS": ""}
+	all := map[string]string{}
 	for _, name := range []string{"A", "B", "C"} {
-		all[" "+name+" "] = " " + host(echo(t, name)) + " "
+		all["UP"+name] = host(echo(t, name))
 	}
 	for k, v := range words {
-		all[" "+k+" "] = " " + v + " "
+		all[k] = v
 	}
-	text := strings.NewReplacer("POLICY", block, "OPTIONS", options).Replace(policySite)
-	return start(t, head+text, features, all)
+	return serve(t, strings.NewReplacer("POLICY", block, "OPTIONS", options).Replace(policySite), features, all)
 }
 
 func TestPolicy(t *testing.T) {
@@ -36,31 +35,26 @@ func TestPolicy(t *testing.T) {
 		name, block, features string
 		want                  map[string]string // by user, the upstreams' names
 	}{
-		{"one each", "on A \n off C ", onlyAlice, map[string]string{"alice": "A", "bob": "C"}},
-		{"several", "on A B \n off C ", onlyAlice, map[string]string{"alice": "AB", "bob": "C"}},
-		{"several lines", "on A \n on B \n off C ", onlyAlice, map[string]string{"alice": "AB", "bob": "C"}},
+		{"one each", "on UPA\n off UPC", onlyAlice, map[string]string{"alice": "A", "bob": "C"}},
+		{"several", "on UPA UPB\n off UPC", onlyAlice, map[string]string{"alice": "AB", "bob": "C"}},
+		{"several lines", "on UPA\n on UPB\n off UPC", onlyAlice, map[string]string{"alice": "AB", "bob": "C"}},
 		{
-			"variants", "variant blue A \n variant red B \n off C ",
+			"variants", "variant blue UPA\n variant red UPB\n off UPC",
 			`{"new_ui": {"active": true, "variants": {"blue": {"weight": 100}, "red": {"weight": 0}}, "rules": [{"when": "user_id == 'alice'", "serve": "red"}, {"when": "user_id == 'nobody'", "serve": "off"}]}}`,
 			map[string]string{"alice": "B", "bob": "A", "nobody": "C"},
 		},
 		{
-			"a variant beside on", "variant blue A \n on B \n off C ",
+			"a variant beside on", "variant blue UPA\n on UPB\n off UPC",
 			`{"new_ui": {"active": true, "variants": {"blue": {"weight": 0}, "red": {"weight": 100}}, "rules": [{"when": "user_id == 'alice'", "serve": "blue"}]}}`,
 			map[string]string{"alice": "A", "bob": "B"},
 		},
-		{"off for everyone", "on A \n off B C ", `{"new_ui": {"active": false}}`, map[string]string{"alice": "BC"}},
-		{"a flag that nobody defines", "on A \n off B C ", `{}`, map[string]string{"alice": "BC"}},
-		{"addresses with a scheme", "on http://A \n off http://C ", onlyAlice, map[string]string{"alice": "A", "bob": "C"}},
+		{"off for everyone", "on UPA\n off UPB UPC", `{"new_ui": {"active": false}}`, map[string]string{"alice": "BC"}},
+		{"a flag that nobody defines", "on UPA\n off UPB UPC", `{}`, map[string]string{"alice": "BC"}},
+		{"addresses with a scheme", "on http://UPA\n off http://UPC", onlyAlice, map[string]string{"alice": "A", "bob": "C"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			block := strings.ReplaceAll(test.block, "http://", "SCHEME ")
-			c := policy(t, block, "", test.features, map[string]string{})
-			if block != test.block { // an address is a word of its own above
-				c.text = strings.ReplaceAll(c.text, "SCHEME ", " SCHEME ")
-				c.words["SCHEME "] = "http://"
-			}
+			c := policy(t, test.block, "", test.features, nil)
 			for user, names := range test.want {
 				seen := map[string]bool{}
 				for range 30 {
@@ -88,15 +82,15 @@ func TestPolicyServesByOff(t *testing.T) {
 		requests, errors     int // of alice, all served
 		log                  string
 	}{
-		{"a later try", "on DEAD \n off C ", "lb_retries 2\nfail_duration 1m", 1, 1, "no upstream of the canary is available"},
-		{"known to be down", "on DEAD \n off C ", "lb_retries 2\nfail_duration 1m", 5, 5, "no upstream of the canary is available"},
-		{"one of two is down", "on DEAD A \n off C ", "lb_retries 3\nfail_duration 1m", 8, 0, ""},
-		{"an address that the proxy does not have", "on 127.0.0.1:1 \n off C ", "", 3, 3, "names upstreams that its reverse_proxy does not have"},
+		{"a later try", "on DEAD\n off UPC", "lb_retries 2\nfail_duration 1m", 1, 1, "no upstream of the canary is available"},
+		{"known to be down", "on DEAD\n off UPC", "lb_retries 2\nfail_duration 1m", 5, 5, "no upstream of the canary is available"},
+		{"one of two is down", "on DEAD UPA\n off UPC", "lb_retries 3\nfail_duration 1m", 8, 0, ""},
+		{"an address that the proxy does not have", "on 127.0.0.1:1\n off UPC", "", 3, 3, "names upstreams that its reverse_proxy does not have"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			dead := freeAddress(t)
-			c := policy(t, test.block, test.options, onlyAlice, map[string]string{"B": dead, "DEAD": dead})
+			c := policy(t, test.block, test.options, onlyAlice, map[string]string{"UPB": dead, "DEAD": dead})
 			for range test.requests {
 				r := c.get("/", "X-User-ID", "alice")
 				if name := r.echoed(t).Name; r.status != 200 || name != "C" && (test.errors > 0 || name != "A") {
@@ -121,8 +115,8 @@ func TestPolicyServesByOff(t *testing.T) {
 // A canary without upstreams trips, and is off from the next request on.
 func TestPolicyTrips(t *testing.T) {
 	dead := freeAddress(t)
-	c := policy(t, "on DEAD \n off C ", "lb_retries 2\nfail_duration 1m", strings.Replace(onlyAlice, `"active"`, `"error_threshold": 2, "active"`, 1),
-		map[string]string{"B": dead, "DEAD": dead})
+	c := policy(t, "on DEAD\n off UPC", "lb_retries 2\nfail_duration 1m", strings.Replace(onlyAlice, `"active"`, `"error_threshold": 2, "active"`, 1),
+		map[string]string{"UPB": dead, "DEAD": dead})
 	for i := range 4 {
 		r := c.get("/", "X-User-ID", "alice")
 		want := map[bool]string{true: "on", false: "off"}[i < 3]
@@ -136,19 +130,19 @@ func TestPolicyTrips(t *testing.T) {
 }
 
 func TestPolicyRefusesBadConfig(t *testing.T) {
+	const good = "on UPA\n off UPC"
+	c := policy(t, good, "", onlyAlice, nil)
+	text := c.text
 	for block, want := range map[string]string{
-		"on A ":                    "off",
-		"off C ":                   "on",
-		"on A \n off C \n maybe B": "maybe",
-		"variant blue\n off C ":    "variant",
-		"on\n off C ":              "on",
+		"on UPA":                 "off",
+		"off UPC":                "on",
+		good + "\n maybe UPB":    "maybe",
+		"variant blue\n " + good: "variant",
+		"on\n off UPC":           "on",
 	} {
-		t.Run(block, func(t *testing.T) {
-			c := policy(t, "on A \n off C ", "", onlyAlice, nil)
-			c.text = strings.Replace(c.text, "on A \n off C ", block, 1)
-			if err := c.load(); err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%v, want it to name %q", err, want)
-			}
-		})
+		c.text = strings.Replace(text, good, block, 1)
+		if err := c.load(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want it to name %q", block, err, want)
+		}
 	}
 }

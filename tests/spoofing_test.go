@@ -1,8 +1,13 @@
 package tests
 
 import (
+	"bufio"
+	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -54,11 +59,13 @@ func TestSpoofedHeaders(t *testing.T) {
 		alice, bob   http.Header
 	}{
 		{
-			"each", "", http.Header{"X-Feature-New-Ui": {"on"}, "X-Feature-Checkout-V2": {"blue"}, "X-Feature-2nd": {"off"}},
+			"each", "",
+			http.Header{"X-Feature-New-Ui": {"on"}, "X-Feature-Checkout-V2": {"blue"}, "X-Feature-2nd": {"off"}},
 			http.Header{"X-Feature-New-Ui": {"off"}, "X-Feature-Checkout-V2": {"blue"}, "X-Feature-2nd": {"off"}},
 		},
 		{
-			"on_only", "headers X-Feature- on_only", http.Header{"X-Feature-New-Ui": {"on"}, "X-Feature-Checkout-V2": {"blue"}},
+			"on_only", "headers X-Feature- on_only",
+			http.Header{"X-Feature-New-Ui": {"on"}, "X-Feature-Checkout-V2": {"blue"}},
 			http.Header{"X-Feature-Checkout-V2": {"blue"}},
 		},
 		{"list", "headers list X-Features", http.Header{"X-Features": {"*2nd=?0, checkout.v2=blue, new_ui"}}, http.Header{"X-Features": {"*2nd=?0, checkout.v2=blue, new_ui=?0"}}},
@@ -110,6 +117,37 @@ func TestSpoofedHeaders(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// Trailers come behind the body, and some servers take them for headers.
+func TestSpoofedTrailers(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %v %v", body, r.Header["X-Feature-New-Ui"], r.Trailer)
+	}))
+	t.Cleanup(up.Close)
+	c := serve(t, strings.Replace(proxied, "USE", "reverse_proxy UP", 1), onlyAlice, map[string]string{"UP": host(up)})
+	for announced, want := range map[string]string{
+		"":                                       "hello [off] map[]",
+		"Trailer: X-Other, X-Feature-New-Ui\r\n": "hello [off] map[X-Other:[1]]",
+		"Trailer: x-feature-new-ui\r\n":          "hello [off] map[X-Other:[1]]",
+		"Trailer: X-Other\r\n":                   "hello [off] map[X-Other:[1]]", // the other comes unannounced
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(c.url(0), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n%s\r\n5\r\nhello\r\n0\r\nx-feature-NEW-UI: on\r\nX-Other: 1\r\n\r\n", announced)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		conn.Close()
+		if string(body) != want {
+			t.Errorf("%q: the application got %q, want %q", announced, body, want)
 		}
 	}
 }
