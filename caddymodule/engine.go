@@ -86,13 +86,7 @@ const (
 // loadEngine returns the engine of a state directory ("" is memory only).
 func loadEngine(dir string) (*engine, error) {
 	v, _, err := engines.LoadOrNew("engine:"+dir, func() (caddy.Destructor, error) {
-		e := &engine{
-			store:    state.Open(dir, state.Options{Instance: instanceName()}),
-			monitors: map[string]*monitors.Flag{},
-			resumed:  map[string]bool{},
-			tripped:  map[string]bool{},
-		}
-		e.store.OnHealth(e.healthChanged)
+		e := newEngine(dir)
 		ctx, stop := context.WithCancel(context.Background())
 		e.stopTicks = stop
 		e.ticking.Go(func() { e.tick(ctx) })
@@ -103,6 +97,18 @@ func loadEngine(dir string) (*engine, error) {
 		return nil, err
 	}
 	return v.(*engine), nil
+}
+
+// newEngine makes an engine that does nothing by itself yet.
+func newEngine(dir string) *engine {
+	e := &engine{
+		store:    state.Open(dir, state.Options{Instance: instanceName()}),
+		monitors: map[string]*monitors.Flag{},
+		resumed:  map[string]bool{},
+		tripped:  map[string]bool{},
+	}
+	e.store.OnHealth(e.healthChanged)
+	return e
 }
 
 func releaseEngine(dir string) { _, _ = engines.Delete("engine:" + dir) }

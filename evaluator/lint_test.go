@@ -27,16 +27,22 @@ func TestLint(t *testing.T) {
 		{name: "percentage 0, a rule", text: `{"f": {"active": true, "percentage_rollout": 0, "rules": [{"when": "region == 'RO'"}]}}`},
 		{name: "percentage 0, rules to off", text: `{"f": {"active": true, "percentage_rollout": 0, "rules": [{"when": "region == 'RO'", "serve": "off"}]}}`, want: []string{"f never_on"}},
 		{name: "enabled by hand", text: `{"f": {"active": false, "percentage_rollout": 0}}`, state: map[string]State{"f": {Override: Enabled}}, want: []string{"f never_on"}},
-		{name: "empty lists", text: `{"r": {"active": true, "regions": []}, "a": {"active": true, "account_types": []}, "d": {"active": true, "devices": []}, "e": {"active": true, "environments": []}, "u": {"active": true, "users": []}}`,
-			want: []string{"a never_on", "d never_on", "e never_on", "r never_on", "u never_on"}},
+		{
+			name: "empty lists", text: `{"r": {"active": true, "regions": []}, "a": {"active": true, "account_types": []}, "d": {"active": true, "devices": []}, "e": {"active": true, "environments": []}, "u": {"active": true, "users": []}}`,
+			want: []string{"a never_on", "d never_on", "e never_on", "r never_on", "u never_on"},
+		},
 		{name: "an empty list and listed users", text: `{"f": {"active": true, "regions": [], "users": [1]}}`},
 		{name: "nowhere, for listed users neither", text: `{"f": {"active": true, "environments": [], "users": [1]}}`, want: []string{"f never_on"}},
 		{name: "all weight on off", text: `{"f": {"active": true, "variants": {"off": {"weight": 100}, "on": {"weight": 0}}}}`, want: []string{"f never_on"}},
-		{name: "a dependency never on", text: `{"f": {"active": true, "percentage_rollout": 5, "depends_on": ["g"]}, "g": {"active": true, "depends_on": ["h"]}, "h": {"active": true, "percentage_rollout": 0}}`,
-			want: []string{"f never_on", "g never_on", "h never_on"}},
+		{
+			name: "a dependency never on", text: `{"f": {"active": true, "percentage_rollout": 5, "depends_on": ["g"]}, "g": {"active": true, "depends_on": ["h"]}, "h": {"active": true, "percentage_rollout": 0}}`,
+			want: []string{"f never_on", "g never_on", "h never_on"},
+		},
 		{name: "a dependency that is off for now", text: `{"f": {"active": true, "depends_on": ["g"]}, "g": {"active": false}}`},
-		{name: "a dependency's variant never served", text: `{"f": {"active": true, "depends_on": {"g": "b"}}, "g": {"active": true, "regions": ["RO"], "variants": {"a": {"weight": 100}, "b": {"weight": 0}}}}`,
-			want: []string{"f never_on"}},
+		{
+			name: "a dependency's variant never served", text: `{"f": {"active": true, "depends_on": {"g": "b"}}, "g": {"active": true, "regions": ["RO"], "variants": {"a": {"weight": 100}, "b": {"weight": 0}}}}`,
+			want: []string{"f never_on"},
+		},
 		{name: "a dependency's variant served by a rule", text: `{"f": {"active": true, "depends_on": {"g": "b"}}, "g": {"active": true, "variants": {"a": {"weight": 100}, "b": {"weight": 0}}, "rules": [{"when": "region == 'RO'", "serve": "b"}]}}`},
 		{name: "off for everybody by a rule", text: `{"f": {"active": true, "rules": [{"when": "true", "serve": "off"}]}}`, want: []string{"f never_on"}},
 		{name: "expired", text: `{"f": {"active": true, "deactivation_date": "2026-05-01"}, "g": {"active": true, "depends_on": ["f"]}}`, want: []string{"f expired", "g never_on"}},
@@ -56,11 +62,15 @@ func TestLint(t *testing.T) {
 			"split": {"active": true, "variants": {"a": {"weight": 50}, "b": {"weight": 50}}}, "watched": {"active": true, "error_threshold": 10},
 			"switch": {"active": true, "metadata": {"type": "operational"}}, "paid": {"active": true, "metadata": {"type": "permission"}}}`},
 
-		{name: "metadata.expires", text: `{"past": {"active": false, "metadata": {"expires": "2026-05-31"}}, "soon": {"active": false, "metadata": {"expires": "2026-06-15"}}, "far": {"active": false, "metadata": {"expires": "2026-06-16"}}}`,
-			want: []string{"past overdue", "soon expires_soon"}},
+		{
+			name: "metadata.expires", text: `{"past": {"active": false, "metadata": {"expires": "2026-05-31"}}, "soon": {"active": false, "metadata": {"expires": "2026-06-15"}}, "far": {"active": false, "metadata": {"expires": "2026-06-16"}}}`,
+			want: []string{"past overdue", "soon expires_soon"},
+		},
 
-		{name: "behind a rule for everybody", text: `{"f": {"active": true, "percentage_rollout": 5, "rules": [{"when": "region == 'RO'"}, {"when": "true"}, {"when": "region == 'US'"}, {"when": "region == 'DE'"}]}}`,
-			want: []string{"f unreachable_conditions", "f unreachable_rule", "f unreachable_rule"}},
+		{
+			name: "behind a rule for everybody", text: `{"f": {"active": true, "percentage_rollout": 5, "rules": [{"when": "region == 'RO'"}, {"when": "true"}, {"when": "region == 'US'"}, {"when": "region == 'DE'"}]}}`,
+			want: []string{"f unreachable_conditions", "f unreachable_rule", "f unreachable_rule"},
+		},
 		{name: "the same condition twice", text: `{"f": {"active": true, "percentage_rollout": 5, "rules": [{"when": "region == 'RO'"}, {"when": " region == 'RO' ", "serve": "off"}]}}`, want: []string{"f unreachable_rule"}},
 		{name: "a condition that is false", text: `{"f": {"active": true, "percentage_rollout": 5, "rules": [{"when": "false"}]}}`, want: []string{"f unreachable_rule"}},
 

@@ -155,10 +155,11 @@ func jsonNumber(y *yaml.Node) string {
 	var i int64
 	var f float64
 	text := ""
-	switch { // 0x10, 1_000, .5, +1
-	case y.Decode(&i) == nil:
+	whole := y.ShortTag() == "!!int" // the library would cut .5 down to an integer
+	switch {                         // 0x10, 1_000, .5, +1
+	case whole && y.Decode(&i) == nil:
 		text = strconv.FormatInt(i, 10)
-	case y.Decode(&u) == nil:
+	case whole && y.Decode(&u) == nil:
 		text = strconv.FormatUint(u, 10)
 	case y.Decode(&f) == nil:
 		text = strconv.FormatFloat(f, 'f', -1, 64)

@@ -42,11 +42,11 @@ type row struct {
 }
 
 const (
-	oneRequest  = 1 << 40
-	microsMask  = oneRequest - 1
-	foldCount   = 1 << 20 // requests
-	foldMicros  = 1 << 36 // 19 hours of waiting
-	mostWaiting = uint64(time.Hour / time.Microsecond)
+	oneRequest = 1 << 40
+	microsMask = oneRequest - 1
+	foldCount  = 1 << 20    // requests
+	foldMicros = 1 << 36    // 19 hours of waiting
+	mostMicros = 60_000_000 // of one request: 18,000 of them fit between two folds
 )
 
 func (c *Cell) add(o *Outcome) { c.Add(o.Class, o.wait()) }
@@ -58,7 +58,14 @@ func (c *Cell) Add(class Class, wait time.Duration) {
 		c.rows[class].CompareAndSwap(nil, new(row))
 		r = c.rows[class].Load()
 	}
-	r.live[latencyBucket(wait)].Add(oneRequest | min(uint64(max(wait, 0)/time.Microsecond), mostWaiting))
+	micros := uint64(max(wait, 0) / time.Microsecond)
+	if micros > mostMicros { // rare, and too much for the live counter
+		c.mu.Lock()
+		r.waited += wait
+		c.mu.Unlock()
+		micros = 0
+	}
+	r.live[latencyBucket(wait)].Add(oneRequest | micros)
 }
 
 // fold moves live counts to where they cannot overflow, if they are large.

@@ -82,21 +82,18 @@ func (f *Flag) counted() map[bool]CohortEvidence {
 // Configure puts thresholds in force. Counting goes on; only [Flag.Arm] begins
 // anew.
 func (f *Flag) Configure(now time.Time, t Thresholds) {
-	old := f.current.Load()
-	if old.thresholds.equal(t) {
+	w := f.current.Load()
+	old := w.limits.Load()
+	if old.equal(t) {
 		return
 	}
-	w := f.newWatch(now, t)
-	w.since, w.before = old.since, old.before
-	w.errors.Store(old.errors.Load())
-	if old.thresholds.Baseline == t.Baseline {
-		w.slow.Store(old.slow.Load()) // else slow meant something else
+	if old.Baseline != t.Baseline {
+		w.slow.Store(0) // slow meant something else
+		if ring := w.ring.Swap(newRing(now, t.Baseline)); ring != nil {
+			w.retired.Store(&retired{ring, now.Add(ring.limit + 2*blockLength)})
+		}
 	}
-	w.done.Store(old.done.Load())
-	old.mu.Lock()
-	w.last = append(w.last, old.last...)
-	old.mu.Unlock()
-	f.current.Store(w)
+	w.limits.Store(&t)
 }
 
 func (t Thresholds) equal(o Thresholds) bool {
@@ -105,16 +102,27 @@ func (t Thresholds) equal(o Thresholds) bool {
 }
 
 func (f *Flag) newWatch(now time.Time, t Thresholds) *watch {
-	w := &watch{thresholds: t, since: now, counted: f.counted, before: f.counted()}
-	if t.Baseline > 0 {
-		w.waiting.start(now, t.Baseline)
+	w := &watch{since: now, counted: f.counted, before: f.counted()}
+	w.limits.Store(&t)
+	w.ring.Store(newRing(now, t.Baseline))
+	return w
+}
+
+// newRing returns nil where there is no limit to wait for.
+func newRing(now time.Time, limit time.Duration) *waiting {
+	if limit <= 0 {
+		return nil
 	}
+	w := new(waiting)
+	w.start(now, limit)
 	return w
 }
 
 // Arm begins to count anew, after a reset. Requests under way count no more.
 func (f *Flag) Arm(now time.Time) {
-	f.current.Store(f.newWatch(now, f.current.Load().thresholds))
+	old := f.current.Load()
+	f.current.Store(f.newWatch(now, *old.limits.Load()))
+	old.done.Store(true)
 }
 
 // Disarm stops verdicts until the next Arm: the flag is tripped.
@@ -122,23 +130,26 @@ func (f *Flag) Disarm() { f.current.Load().done.Store(true) }
 
 // Watched tells whether thresholds are in force: then each request must be
 // followed by an [Exposure]; else counting it in its cell is enough.
-func (f *Flag) Watched() bool { return f.current.Load().thresholds.Any() }
+func (f *Flag) Watched() bool { return f.current.Load().limits.Load().Any() }
 
 // Exposure is one request for which the flag mattered.
 type Exposure struct {
 	flag  *Flag
 	cell  *Cell
 	watch *watch
+	ring  *waiting // in which its arrival was noted; nil: in none
 	block int64
 	begun bool
 }
 
 // Expose follows the request from its arrival.
 func (f *Flag) Expose(now time.Time, cell *Cell) Exposure {
-	w := f.current.Load()
-	x := Exposure{flag: f, cell: cell, watch: w, block: -1}
-	if cell.Canary && w.thresholds.Baseline > 0 {
-		x.block = w.waiting.arrive(now)
+	x := Exposure{flag: f, cell: cell, watch: f.current.Load(), block: -1}
+	if !cell.Canary {
+		return x
+	}
+	if x.ring = x.watch.ring.Load(); x.ring != nil {
+		x.block = x.ring.arrive(now)
 	}
 	return x
 }
@@ -149,11 +160,14 @@ func (x *Exposure) Flag() *Flag { return x.flag }
 // FirstByte notes that the answer has begun, after wait since arrival.
 // Non-nil evidence is a verdict against the flag: the caller trips it.
 func (x *Exposure) FirstByte(wait time.Duration) *Evidence {
-	if !x.cell.Canary || x.watch.thresholds.Baseline == 0 || x.begun {
+	if !x.cell.Canary || x.begun {
 		return nil
 	}
 	x.begun = true
-	if inTime := x.watch.waiting.answer(x.block); inTime && wait > x.watch.thresholds.Baseline {
+	if x.ring != nil && !x.ring.answer(x.block) {
+		return nil // counted while it waited
+	}
+	if baseline := x.watch.limits.Load().Baseline; baseline > 0 && wait > baseline {
 		return x.watch.countSlow(1)
 	}
 	return nil
@@ -184,10 +198,9 @@ func (x *Exposure) End(now time.Time, o *Outcome) *Evidence {
 // tells that the traffic baseline is a new one, to be kept.
 func (f *Flag) Tick(now time.Time, on bool) (verdict *Evidence, changed bool) {
 	w := f.current.Load()
-	if late := w.waiting.settle(now); late > 0 {
-		verdict = w.countSlow(late)
-	}
-	if w.thresholds.TrafficDrop == 0 {
+	verdict = w.countSlow(w.settle(now))
+	drop := w.limits.Load().TrafficDrop
+	if drop == 0 {
 		return verdict, false
 	}
 	exposures := f.exposures()
@@ -207,11 +220,26 @@ func (f *Flag) Tick(now time.Time, on bool) (verdict *Evidence, changed bool) {
 	baseline := f.baseline
 	f.mu.Unlock()
 	if on && full && now.Sub(baseline.Since) >= trafficWindow*time.Second &&
-		dropped(baseline.Requests, sum, w.thresholds.TrafficDrop) && w.done.CompareAndSwap(false, true) {
-		drop := 100 * (1 - float64(sum)/float64(baseline.Requests))
-		verdict = w.evidence(TestTraffic, w.thresholds.TrafficDrop, drop, trafficSummary(baseline, sum, w.thresholds.TrafficDrop))
+		dropped(baseline.Requests, sum, drop) && w.done.CompareAndSwap(false, true) {
+		found := 100 * (1 - float64(sum)/float64(baseline.Requests))
+		verdict = w.evidence(TestTraffic, drop, found, trafficSummary(baseline, sum, drop))
 	}
 	return verdict, changed
+}
+
+// settle returns how many requests have waited for longer than the baseline
+// since the last call.
+func (w *watch) settle(now time.Time) (late int64) {
+	if ring := w.ring.Load(); ring != nil {
+		late = ring.settle(now)
+	}
+	if old := w.retired.Load(); old != nil {
+		late += old.settle(now)
+		if now.After(old.until) {
+			w.retired.CompareAndSwap(old, nil)
+		}
+	}
+	return late
 }
 
 // Sweep folds counters and notes whether anybody asked for the flag; call it
@@ -274,7 +302,7 @@ func (f *Flag) Status() Status {
 	w := f.current.Load()
 	s := Status{Armed: w.since.UTC()}
 	s.Canary, s.Control = w.cohorts()
-	if !w.thresholds.Any() { // nobody followed the requests one by one
+	if !w.limits.Load().Any() { // nobody followed the requests one by one
 		s.Canary.Errors = w.counted()[true].Errors - w.before[true].Errors
 	}
 	if b := f.Baseline(); b.Requests >= 0 {

@@ -64,16 +64,24 @@ func (t Thresholds) Any() bool { return t.Errors != nil || t.Baseline > 0 || t.T
 // requests of an earlier arming end in the watch they began in, which nobody
 // looks at any more.
 type watch struct {
-	thresholds Thresholds
-	since      time.Time
-	done       atomic.Bool // tripped: the first one to notice acts
+	since time.Time
+	done  atomic.Bool // tripped: the first one to notice acts
+
+	limits  atomic.Pointer[Thresholds]
+	ring    atomic.Pointer[waiting] // nil while nobody watches for slowness
+	retired atomic.Pointer[retired] // ring of the baseline before; nil when all in it is settled
 
 	errors, slow atomic.Int64
 	before       map[bool]CohortEvidence // counted before it began, by cohort; canary is true
 	counted      func() map[bool]CohortEvidence
-	waiting      waiting
 	mu           sync.Mutex
 	last         []FailedRequest
+}
+
+// retired is a ring in which nobody arrives any more.
+type retired struct {
+	*waiting
+	until time.Time // all in it is settled by then
 }
 
 func (w *watch) keep(r FailedRequest) {
@@ -108,7 +116,7 @@ func (w *watch) evidence(test string, limit, found float64, summary string) *Evi
 // countError adds one error of the canary; non-nil evidence is a verdict.
 func (w *watch) countError() *Evidence {
 	n := w.errors.Add(1)
-	limit := w.thresholds.Errors
+	limit := w.limits.Load().Errors
 	if limit == nil || n <= *limit || !w.done.CompareAndSwap(false, true) {
 		return nil
 	}
@@ -123,11 +131,12 @@ func (w *watch) countSlow(n int64) *Evidence {
 	if n == 0 {
 		return nil
 	}
+	limits := w.limits.Load()
 	found := w.slow.Add(n)
-	if found <= w.thresholds.Slow || !w.done.CompareAndSwap(false, true) {
+	if limits.Baseline == 0 || found <= limits.Slow || !w.done.CompareAndSwap(false, true) {
 		return nil
 	}
-	return w.evidence(TestPerformance, float64(w.thresholds.Slow), float64(found),
+	return w.evidence(TestPerformance, float64(limits.Slow), float64(found),
 		fmt.Sprintf("%d canary requests took longer than performance_baseline %s to their first byte, more than performance_threshold %d",
-			found, w.thresholds.Baseline, w.thresholds.Slow))
+			found, limits.Baseline, limits.Slow))
 }

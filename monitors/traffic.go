@@ -37,6 +37,9 @@ func (t *traffic) advance(now time.Time, total uint64) bool {
 		return false
 	}
 	arrived := int64(total - t.total)
+	if whole > keptSeconds { // of a long pause the last seconds' share
+		arrived = int64(float64(arrived) * keptSeconds / float64(whole))
+	}
 	for left := min(whole, keptSeconds); left > 0; left-- {
 		share := arrived / left
 		arrived -= share
