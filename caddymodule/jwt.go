@@ -116,6 +116,7 @@ func (p TokenPlace) read(r *http.Request) string {
 // issuer is gone at that moment.
 type verifier struct {
 	*token.Verifier[[]evaluator.Value]
+	jwks  string // address of its key set; "" without
 	start sync.Once
 }
 
@@ -154,7 +155,7 @@ func (j *JWT) provision(repl *caddy.Replacer, log *zap.Logger, sources []Attribu
 	}
 	j.quiet = newQuietLog(log)
 	j.poolKey = configKey(cfg, j.paths)
-	pooled, _, err := verifiers.LoadOrNew(j.poolKey, func() (caddy.Destructor, error) {
+	pooled, known, err := verifiers.LoadOrNew(j.poolKey, func() (caddy.Destructor, error) {
 		paths := slices.Clone(j.paths)
 		v, err := token.New(cfg, func(claims map[string]any) []evaluator.Value {
 			out := make([]evaluator.Value, len(paths))
@@ -165,13 +166,22 @@ func (j *JWT) provision(repl *caddy.Replacer, log *zap.Logger, sources []Attribu
 			}
 			return out
 		})
-		return &verifier{Verifier: v}, err
+		return &verifier{Verifier: v, jwks: cfg.JWKSURL}, err
 	})
 	if err != nil {
 		j.poolKey = ""
 		return err
 	}
 	j.verifier = pooled.(*verifier)
+	if !known && cfg.JWKSURL != "" {
+		// An edit of this block must not lose the keys while the issuer is gone.
+		verifiers.Range(func(_, other any) bool {
+			if o, ok := other.(*verifier); ok && o != j.verifier && o.jwks == cfg.JWKSURL {
+				j.verifier.Inherit(o.Verifier)
+			}
+			return true
+		})
+	}
 	for _, w := range j.verifier.Health().Warnings {
 		log.Warn("jwt: "+w, zap.String("what_to_do", "use a longer secret"))
 	}

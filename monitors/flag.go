@@ -11,6 +11,7 @@ import (
 type Flag struct {
 	name    string
 	current atomic.Pointer[watch]
+	arrived atomic.Int64 // exposures, while thresholds are in force
 
 	mu       sync.Mutex
 	cells    map[cellKey]*Cell
@@ -144,6 +145,7 @@ type Exposure struct {
 
 // Expose follows the request from its arrival.
 func (f *Flag) Expose(now time.Time, cell *Cell) Exposure {
+	f.arrived.Add(1)
 	x := Exposure{flag: f, cell: cell, watch: f.current.Load(), block: -1}
 	if !cell.Canary {
 		return x
@@ -203,9 +205,8 @@ func (f *Flag) Tick(now time.Time, on bool) (verdict *Evidence, changed bool) {
 	if drop == 0 {
 		return verdict, false
 	}
-	exposures := f.exposures()
 	f.mu.Lock()
-	whole, sum := f.traffic.advance(now, exposures), int64(0)
+	whole, sum := f.traffic.advance(now, f.arrived.Load()), int64(0)
 	if on != f.on {
 		f.on, changed = on, true
 		f.baseline = Baseline{Since: now, Requests: -1}

@@ -20,14 +20,14 @@ const (
 type traffic struct {
 	seconds [keptSeconds]int64 // a ring; seconds[n%keptSeconds] is the last whole one
 	n       int64              // whole seconds seen
-	total   uint64             // exposures at the end of the last one
+	total   int64              // exposures at the end of the last one
 	at      time.Time          // when that was
 	seen    bool
 }
 
 // advance takes the number of exposures so far and tells whether a second has
 // become whole. Seconds that nobody ticked in share what arrived in them evenly.
-func (t *traffic) advance(now time.Time, total uint64) bool {
+func (t *traffic) advance(now time.Time, total int64) bool {
 	if !t.seen {
 		t.seen, t.at, t.total = true, now, total
 		return false
@@ -36,7 +36,7 @@ func (t *traffic) advance(now time.Time, total uint64) bool {
 	if whole <= 0 {
 		return false
 	}
-	arrived := int64(total - t.total)
+	arrived := total - t.total
 	if whole > keptSeconds { // of a long pause the last seconds' share
 		arrived = int64(float64(arrived) * keptSeconds / float64(whole))
 	}

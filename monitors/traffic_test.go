@@ -48,8 +48,8 @@ func (l *life) live(seconds int, rate func() int, on bool) *life {
 func steady(n int) func() int { return func() int { return n } }
 
 // poisson gives random numbers of a mean, the same in every run.
-func poisson(mean float64, seed uint64) func() int {
-	random := rand.New(rand.NewPCG(seed, 1))
+func poisson(mean float64, seed int64) func() int {
+	random := rand.New(rand.NewPCG(uint64(seed), 1))
 	return func() (n int) {
 		for left := mean; ; n++ {
 			if left -= random.ExpFloat64(); left < 0 {
@@ -171,7 +171,7 @@ func TestTrafficOverAPause(t *testing.T) {
 		t.Errorf("%d, whole %t, want all 105 of ten seconds", sum, whole)
 	}
 	for s := 11; s <= 70; s++ {
-		tr.advance(at(time.Duration(s)*time.Second), 105+uint64(s-10))
+		tr.advance(at(time.Duration(s)*time.Second), 105+int64(s-10))
 	}
 	if sum, whole := tr.lastWindow(); sum != 60 || !whole {
 		t.Errorf("%d, whole %t, want the last minute's 60", sum, whole)

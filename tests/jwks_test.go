@@ -120,6 +120,14 @@ func TestJWKSUnreachable(t *testing.T) {
 	if got := on(t, c, "Authorization", subject(t, "RS256", k.rsa, "r")); got != "alices" {
 		t.Errorf("after a config that was refused: on: %q, want alices", got)
 	}
+	// An edit of the block itself keeps the keys too.
+	c.text = strings.Replace(c.text, "on_invalid reject", "on_invalid reject\nleeway 7s", 1)
+	if err := c.load(); err != nil {
+		t.Fatal(err)
+	}
+	if got := on(t, c, "Authorization", subject(t, "RS256", k.rsa, "r")); got != "alices" {
+		t.Errorf("after an edit of the jwt block: on: %q, want alices", got)
+	}
 	begun := time.Now()
 	if r := c.get("/", "Authorization", subject(t, "RS256", k.other, "x")); r.status != http.StatusUnauthorized || time.Since(begun) > time.Second {
 		t.Errorf("an unknown key: status %d after %s, want 401 at once", r.status, time.Since(begun))

@@ -64,6 +64,20 @@ func (v *Verifier[T]) Start(ctx context.Context) { v.ring.start(ctx) }
 // call twice, or without Start, but not from OnChange, which it waits for.
 func (v *Verifier[T]) Stop() { v.ring.stop() }
 
+// Inherit takes over the keys that another verifier has read from the same JWKS, so that a changed config does not begin
+// without keys while the issuer cannot be reached. Call it before Start; the next good answer replaces them.
+func (v *Verifier[T]) Inherit(from *Verifier[T]) {
+	var keys []*key
+	for _, k := range from.ring.set.Load().keys {
+		if !slices.Contains(from.ring.fixed, k) {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) > 0 {
+		v.ring.swap(slices.Concat(v.ring.fixed, keys))
+	}
+}
+
 func (r *keyring) start(ctx context.Context) {
 	if r.source == nil {
 		return
