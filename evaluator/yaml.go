@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -35,7 +36,14 @@ func parseYAML(text []byte) (n *node, failed *Error) {
 	if doc.Content[0].ShortTag() == "!!null" {
 		return nil, emptyDocument()
 	}
-	return fromYAML(doc.Content[0], 0)
+	n, failed = fromYAML(doc.Content[0], 0)
+	widths := lineWidths(text)
+	if failed != nil {
+		failed.Pos = inside(widths, failed.Pos)
+	} else {
+		n.keepInside(widths)
+	}
+	return n, failed
 }
 
 var (
@@ -168,4 +176,36 @@ func jsonNumber(y *yaml.Node) string {
 		return ""
 	}
 	return text
+}
+
+// lineWidths gives the characters of each line.
+func lineWidths(text []byte) []int {
+	var widths []int
+	for line := range bytes.SplitSeq(text, []byte{'\n'}) {
+		widths = append(widths, utf8.RuneCount(line))
+	}
+	return widths
+}
+
+// inside moves a place into the document: the library counts more characters
+// as line breaks than editors do, and places what is missing behind the end.
+func inside(widths []int, p Position) Position {
+	if p.Line > len(widths) {
+		p = Position{len(widths), widths[len(widths)-1] + 1}
+	}
+	if p.Line > 0 {
+		p.Column = max(1, min(p.Column, widths[p.Line-1]+1))
+	}
+	return p
+}
+
+func (n *node) keepInside(widths []int) {
+	n.pos = inside(widths, n.pos)
+	for _, item := range n.items {
+		item.keepInside(widths)
+	}
+	for i := range n.fields {
+		n.fields[i].pos = inside(widths, n.fields[i].pos)
+		n.fields[i].value.keepInside(widths)
+	}
 }

@@ -112,6 +112,9 @@ func (c *instance) load() error {
 	if err != nil {
 		return fmt.Errorf("adapting: %w", err)
 	}
+	// The admin endpoint is replaced: a kept connection to the old one may end
+	// under the next call.
+	defer http.DefaultClient.CloseIdleConnections()
 	return caddy.Load(config, true)
 }
 

@@ -181,11 +181,11 @@ func TestReloadsLeaveNothing(t *testing.T) {
 		}
 		c.api("POST", "flags/new_ui/enable", "", 200)
 	}
-	eventually(t, 5*time.Second, "goroutines of earlier configs are left", func() bool { return ours() <= before })
+	eventually(t, 15*time.Second, "goroutines of earlier configs are left", func() bool { return ours() <= before })
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 5*time.Second, "goroutines are left after the end", func() bool { return ours() == 0 })
+	eventually(t, 15*time.Second, "goroutines are left after the end", func() bool { return ours() == 0 })
 }
 
 // Two sites are one app: what is flipped is flipped in both.
