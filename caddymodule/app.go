@@ -95,8 +95,8 @@ type State struct {
 type liveSource struct {
 	sources.Source
 	doc    *evaluator.Document // in force
-	wanted *evaluator.Document // the last good one; not in force where it does not fit the other sources
-	err    error               // why what it said last is not good
+	wanted *evaluator.Document // the last that could be read; not in force where it has mistakes or does not fit the others
+	err    error               // why what it said last cannot be read at all
 }
 
 type reloadFailure struct {
@@ -215,17 +215,19 @@ func (a *App) openSources(repl *caddy.Replacer) error {
 	return nil
 }
 
-// take decodes a new version of a source's text; a bad one leaves the last
-// good document.
+// take decodes a new version of a source's text. One that cannot be read at all
+// leaves the last document; the mistakes of one that can are told by compile,
+// together with all others.
 func (s *liveSource) take(text sources.Document, err error) {
-	if err != nil {
-		s.err = err
+	if s.err = err; err != nil {
 		return
 	}
 	doc, err := evaluator.Decode(text.Name, text.Body)
-	if s.err = err; err == nil {
-		s.wanted = doc
+	if doc == nil {
+		s.err = err
+		return
 	}
+	s.wanted = doc
 }
 
 // compile merges what the sources last said; or, of all but one, what is in

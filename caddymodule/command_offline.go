@@ -26,10 +26,10 @@ func loadFile(path string) (*evaluator.Ruleset, error) {
 		return nil, err
 	}
 	doc, err := evaluator.Decode(text.Name, text.Body)
-	if err != nil {
+	if doc == nil {
 		return nil, err
 	}
-	program, err := evaluator.Compile(doc)
+	program, err := evaluator.Compile(doc) // with the mistakes of decoding
 	if err != nil {
 		return nil, err
 	}

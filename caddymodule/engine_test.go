@@ -35,7 +35,7 @@ func (f *fakeApp) stateChanged() {
 }
 func (f *fakeApp) definition(string) string       { return "" }
 func (f *fakeApp) inForce(string, time.Time) bool { return f.on }
-func (f *fakeApp) tell(n news) { f.mu.Lock(); f.told = append(f.told, n.Event+n.Flag); f.mu.Unlock() }
+func (f *fakeApp) tell(n news)                    { f.mu.Lock(); f.told = append(f.told, n.Event+n.Flag); f.mu.Unlock() }
 
 func (f *fakeApp) list(of *[]string) (out []string) {
 	f.mu.Lock()
@@ -179,7 +179,8 @@ func TestBaselineOverRestart(t *testing.T) {
 			now = now.Add(100 * time.Millisecond)
 			if now.UnixMilli()/100%10 == 0 {
 				for range perSecond {
-					m.Cell("on", "SPLIT", true).Add(monitors.OK, 0)
+					x := m.Expose(now, m.Cell("on", "SPLIT", true))
+					x.End(now, &monitors.Outcome{Answered: true})
 				}
 			}
 			e.tickAll(now)

@@ -153,10 +153,7 @@ func TestRaisingTakesNobodyOut(t *testing.T) {
 	for i := range 200 {
 		ladder = append(ladder, 10+float64(i)/1000)
 	}
-	for _, from := range []float64{0, 0.001, 0.002, 0.01, 0.5, 1, 1.001, 2, 5, 9.999} {
-		ladder = append(ladder, from)
-	}
-	ladder = append(ladder, 11, 12.345, 25, 50, 99, 99.999, 100)
+	ladder = append(ladder, 0, 0.001, 0.002, 0.01, 0.5, 1, 1.001, 2, 5, 9.999, 11, 12.345, 25, 50, 99, 99.999, 100)
 	rules := make([]*Ruleset, 0, len(ladder))
 	slices.Sort(ladder)
 	for _, percent := range ladder {
