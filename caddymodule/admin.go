@@ -368,9 +368,16 @@ func (a *App) serveLint(w http.ResponseWriter, _ *http.Request) error {
 // lint looks at the definitions in force, with what was asked for lately.
 func (a *App) lint(now time.Time) []evaluator.Finding {
 	return evaluator.Lint(a.rules.Load().Ruleset, now, func(flag string) (time.Time, bool) {
-		return a.engine.monitor(flag).LastAsked(), now.Sub(a.started) > 0
+		last := a.engine.monitor(flag).LastAsked()
+		return last, !last.IsZero() || now.Sub(processStart) >= lintPatience
 	})
 }
+
+// lintPatience is how long nobody must have asked for a flag since the process
+// began before lint says so.
+const lintPatience = time.Hour
+
+var processStart = time.Now()
 
 // heartbeat keeps proxies and clients from taking a quiet stream for a dead one.
 const heartbeat = 15 * time.Second

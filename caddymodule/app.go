@@ -62,7 +62,6 @@ type App struct {
 	failing  atomic.Pointer[reloadFailure]
 	starters []func()
 	mentions []mention
-	started  time.Time
 	running  context.Context // until Stop
 	stop     context.CancelFunc
 	watching sync.WaitGroup
@@ -261,7 +260,6 @@ func (a *App) take(program *evaluator.Program) {
 
 // Start puts the definitions in force and begins to watch their sources.
 func (a *App) Start() error {
-	a.started = time.Now()
 	a.running, a.stop = context.WithCancel(context.Background())
 	a.engine.listen(a)
 	a.stateChanged()

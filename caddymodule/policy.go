@@ -57,7 +57,7 @@ func (p *Policy) Provision(ctx caddy.Context) error {
 	switch {
 	case p.Flag == "":
 		return fmt.Errorf("lb_policy feature: want the name of a flag")
-	case len(p.On) == 0 && len(p.Variants) == 0:
+	case len(p.On) == 0: // needed beside variants too: a variant that is not listed goes there
 		return fmt.Errorf("lb_policy feature %s: on: want at least one upstream", p.Flag)
 	case len(p.Off) == 0:
 		return fmt.Errorf("lb_policy feature %s: off: want at least one upstream", p.Flag)
@@ -135,7 +135,7 @@ func (p *Policy) choose(r *http.Request, w http.ResponseWriter) (chosen []string
 	if v, ok := p.Variants[d.Variant]; ok {
 		return v, d.Enabled, rq, i
 	}
-	if d.Enabled && len(p.On) > 0 {
+	if d.Enabled {
 		return p.On, true, rq, i
 	}
 	return p.Off, false, rq, i

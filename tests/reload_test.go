@@ -106,16 +106,26 @@ func TestEverythingAtOnce(t *testing.T) {
 		})
 	}
 	var refused atomic.Int64
+	quick := func(what string, f func() error) {
+		before := time.Now()
+		err := f()
+		if took := time.Since(before); took > 5*time.Second {
+			t.Errorf("%s took %s: %v", what, took, err)
+		}
+	}
 	post := func(path, body string) {
 		req, _ := http.NewRequest(http.MethodPost, url()+path, strings.NewReader(body))
-		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-		if err != nil {
-			return // the admin endpoint is replaced at each reload
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			refused.Add(1)
-		}
+		quick("the call "+path, func() error {
+			resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+			if err != nil {
+				return err // the admin endpoint is replaced at each reload
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				refused.Add(1)
+			}
+			return nil
+		})
 	}
 	for k := range 2 {
 		loop(func(i int) { post("flags/new_ui/"+[]string{"enable", "disable", "reset"}[(i+k)%3], `{"by": "race"}`) })
@@ -132,11 +142,17 @@ func TestEverythingAtOnce(t *testing.T) {
 		time.Sleep(120 * time.Millisecond)
 	})
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-		if err := c.load(); err != nil {
-			t.Fatal(err)
-		}
+		quick("a reload", func() error {
+			if err := c.load(); err != nil {
+				t.Error(err)
+			}
+			return nil
+		})
 		for range 5 {
-			_, _ = try(c.url(0)+"/?fail", "X-User-ID", "alice")
+			quick("a request", func() error {
+				_, err := try(c.url(0)+"/?fail", "X-User-ID", "alice")
+				return err
+			})
 		}
 	}
 	close(stop)
