@@ -57,7 +57,7 @@ func (p *Policy) Provision(ctx caddy.Context) error {
 	switch {
 	case p.Flag == "":
 		return fmt.Errorf("lb_policy feature: want the name of a flag")
-	case len(p.On) == 0: // needed beside variants too: a variant that is not listed goes there
+	case len(p.On) == 0 && len(p.Variants) == 0:
 		return fmt.Errorf("lb_policy feature %s: on: want at least one upstream", p.Flag)
 	case len(p.Off) == 0:
 		return fmt.Errorf("lb_policy feature %s: off: want at least one upstream", p.Flag)
@@ -135,8 +135,11 @@ func (p *Policy) choose(r *http.Request, w http.ResponseWriter) (chosen []string
 	if v, ok := p.Variants[d.Variant]; ok {
 		return v, d.Enabled, rq, i
 	}
-	if d.Enabled {
+	if d.Enabled && len(p.On) > 0 {
 		return p.On, true, rq, i
+	}
+	if d.Enabled {
+		p.app.quiet.warn(rq.arrival, "unlisted_variant", "lb_policy feature has neither this variant nor `on`; served by off", zap.String("flag", p.Flag), zap.String("variant", d.Variant))
 	}
 	return p.Off, false, rq, i
 }

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -322,12 +323,13 @@ func (p *process) load(connections int) (stop func() (made, failed int64)) {
 				default:
 				}
 				r, err := try(p.site+"/", "X-User-ID", "bob")
-				if errors.Is(err, syscall.ECONNRESET) {
+				for again := 0; again < 3 && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)); again++ {
 					// Caddy opens a new socket with SO_REUSEPORT for each config;
 					// connections that wait in the old one's queue when it closes
 					// are reset by Linux (unless net.ipv4.tcp_migrate_req is 1),
 					// before any of our code runs. Clients try again.
 					resets.Add(1)
+					time.Sleep(5 * time.Millisecond)
 					r, err = try(p.site+"/", "X-User-ID", "bob")
 				}
 				made.Add(1)
