@@ -391,9 +391,6 @@ func (a *App) serveEvents(w http.ResponseWriter, r *http.Request) error {
 	newest, missed, ch, leave := a.engine.stream.watch(r.Header.Get("Last-Event-ID"))
 	defer leave()
 	control := http.NewResponseController(w)
-	// The admin server gives every request 10 s to be read, and takes the end
-	// of that for the client's leaving.
-	_ = control.SetReadDeadline(time.Time{})
 	send := func(format string, args ...any) bool {
 		_ = control.SetWriteDeadline(time.Now().Add(patienceWithWatcher))
 		_, err := fmt.Fprintf(w, format, args...)

@@ -133,7 +133,7 @@ func (c *compiler) segmentErrorf(s *Segment, format string, args ...any) {
 // suggest is didYouMean for as long as anybody will read it: a document of
 // mistakes would compare every name with every other.
 func (c *compiler) suggest(given string, known []string) string {
-	if len(c.errs) >= maxErrors {
+	if len(c.errs) >= maxErrors || len(c.errs) >= 10 && len(known) > 1000 {
 		return ""
 	}
 	return didYouMean(given, known)

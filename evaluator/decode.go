@@ -78,7 +78,11 @@ func (d *decoder) object(n *node, path string, readers map[string]func(*node, st
 		read, known := readers[f.name]
 		switch {
 		case !known:
-			d.errorf(f.pos, "%sunknown field %q%s", prefix(path), clip(f.name), didYouMean(f.name, slices.Sorted(maps.Keys(readers))))
+			hint := ""
+			if len(d.errs) < maxErrors { // nobody sees the others
+				hint = didYouMean(f.name, slices.Sorted(maps.Keys(readers)))
+			}
+			d.errorf(f.pos, "%sunknown field %q%s", prefix(path), clip(f.name), hint)
 		case seen[f.name]:
 			d.errorf(f.pos, "%sfield %q is given twice", prefix(path), clip(f.name))
 		default:

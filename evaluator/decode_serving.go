@@ -47,6 +47,10 @@ func (fl *Flag) variantNames() []string {
 	return names
 }
 
+// maxVariants bounds what a flag and a rule can serve: each has a decision for
+// each stage of the cascade.
+const maxVariants = 1000
+
 func (d *decoder) variants(n *node, path string) []Variant {
 	if n.kind != objectNode {
 		d.errorf(n.pos, "%s: want an object of variant name to {weight, value}, got %s", path, n.describe())
@@ -54,6 +58,10 @@ func (d *decoder) variants(n *node, path string) []Variant {
 	}
 	if len(n.fields) == 0 {
 		d.errorf(n.pos, "%s: is empty; leave it out for `on` and `off`", path)
+	}
+	if len(n.fields) > maxVariants {
+		d.errorf(n.pos, "%s: want at most %d variants, got %d", path, maxVariants, len(n.fields))
+		return nil
 	}
 	mistakes := len(d.errs)
 	var out []Variant
@@ -82,6 +90,7 @@ func (d *decoder) rules(n *node, path string) []Rule {
 		return nil
 	}
 	var out []Rule
+	names := make(map[string]bool, len(n.items))
 	for i, item := range n.items {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		r := Rule{Name: strconv.Itoa(i + 1), Pos: item.pos}
@@ -95,12 +104,10 @@ func (d *decoder) rules(n *node, path string) []Rule {
 		if item.kind == objectNode && !seen["when"] {
 			d.errorf(item.pos, "%s.when: is required; want a CEL condition", at)
 		}
-		for _, other := range out {
-			if other.Name == r.Name {
-				d.errorf(namePos, "%s.name: %q is the name of an earlier rule; unnamed rules are numbered from 1", at, clip(r.Name))
-				break
-			}
+		if names[r.Name] {
+			d.errorf(namePos, "%s.name: %q is the name of an earlier rule; unnamed rules are numbered from 1", at, clip(r.Name))
 		}
+		names[r.Name] = true
 		out = append(out, r)
 	}
 	return out
@@ -117,6 +124,10 @@ func (d *decoder) serve(n *node, path string) []Weight {
 		}
 		return []Weight{{Off, wholeShare}}
 	case objectNode:
+		if len(n.fields) > maxVariants+1 { // and off
+			d.errorf(n.pos, "%s: want at most %d variants, got %d", path, maxVariants+1, len(n.fields))
+			return nil
+		}
 		var out []Weight
 		var sum Share
 		mistakes := len(d.errs)
@@ -139,10 +150,12 @@ func (d *decoder) serve(n *node, path string) []Weight {
 }
 
 func (d *decoder) dependencies(n *node, path string) (out []Dependency) {
+	listed := make(map[string]bool, len(n.items)+len(n.fields))
 	add := func(dep Dependency) {
-		if slices.ContainsFunc(out, func(o Dependency) bool { return o.Flag == dep.Flag }) {
+		if listed[dep.Flag] {
 			d.errorf(dep.Pos, "%s: %q is listed twice", path, clip(dep.Flag))
 		}
+		listed[dep.Flag] = true
 		out = append(out, dep)
 	}
 	switch n.kind {

@@ -224,7 +224,7 @@ func TestFlatAndWrapped(t *testing.T) {
 	f("\n\t {\"a\":\r\n{\"active\":\ttrue}\r}\n\n", "a")
 	f("# a comment\na: {active: true} # another\n", "a")
 	f("---\na: {active: true}\n...\n", "a")
-	f("off: {active: false}\n\"on\": {active: true}\n1: {active: true}\ntrue: {active: true}\n", "off", "on", "1", "true")
+	f("\"on\": {active: true}\noff: {active: false}\n1: {active: true}\ntrue: {active: true}\n", "on", "off", "1", "true")
 	f(`{"a": {"active": true, "metadata": {"description": "\u00e9\ud83d\ude00\"\\\/\b\f\n\r\t"}}}`, "a")
 }
 

@@ -121,40 +121,54 @@ func (p *Program) close() { p.reads = closeReads(p.flags, p.groups, nil) }
 // closeReads returns the attributes that each flag's decision can depend on:
 // its own, those in more, and those of the flags it waits for.
 func closeReads(flags []compiled, groups []group, more map[int]string) [][]string {
-	all := make([][]string, len(flags))
-	seen := make([]int, len(flags)) // by whom a flag was visited last, from 1
+	c := readsCloser{flags, groups, more, make([][]string, len(flags)), make([][]string, len(groups))}
 	for i := range flags {
-		if len(flags[i].dependencies) == 0 && flags[i].group < 0 {
-			reads := slices.Clone(flags[i].reads)
-			if name, ok := more[i]; ok {
-				reads = append(reads, name)
-			}
-			all[i] = sortedUnique(reads)
-			continue
-		}
-		var reads []string
-		todo := []int{i}
-		for len(todo) > 0 {
-			j := todo[len(todo)-1]
-			todo = todo[:len(todo)-1]
-			if seen[j] == i+1 {
-				continue
-			}
-			seen[j] = i + 1
-			reads = append(reads, flags[j].reads...)
-			if name, ok := more[j]; ok {
-				reads = append(reads, name)
-			}
-			for _, d := range flags[j].dependencies {
-				todo = append(todo, d.index)
-			}
-			if g := flags[j].group; g >= 0 {
-				todo = append(todo, groups[g].members...)
-			}
-		}
-		all[i] = sortedUnique(reads)
+		c.flag(i)
 	}
-	return all
+	return c.done
+}
+
+// readsCloser goes down to each flag and group once; there are no cycles.
+type readsCloser struct {
+	flags  []compiled
+	groups []group
+	more   map[int]string
+	done   [][]string // by flag; nil: not yet
+	shared [][]string // by group
+}
+
+func (c *readsCloser) flag(i int) []string {
+	if c.done[i] == nil {
+		reads := c.alone(i)
+		if g := c.flags[i].group; g >= 0 {
+			reads = append(reads, c.group(g)...)
+		}
+		c.done[i] = sortedUnique(reads)
+	}
+	return c.done[i]
+}
+
+// alone is what a flag's decision without regard to its group depends on.
+func (c *readsCloser) alone(i int) []string {
+	reads := append([]string{}, c.flags[i].reads...)
+	if name, ok := c.more[i]; ok {
+		reads = append(reads, name)
+	}
+	for _, d := range c.flags[i].dependencies {
+		reads = append(reads, c.flag(d.index)...)
+	}
+	return reads
+}
+
+func (c *readsCloser) group(g int) []string {
+	if c.shared[g] == nil {
+		reads := []string{}
+		for _, m := range c.groups[g].members {
+			reads = append(reads, c.alone(m)...)
+		}
+		c.shared[g] = sortedUnique(reads)
+	}
+	return c.shared[g]
 }
 
 func sortedUnique(s []string) []string {

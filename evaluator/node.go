@@ -50,7 +50,7 @@ func parseDocument(text []byte) (*node, *Error) {
 		return nil, &Error{Pos: pos, Message: "the document is not UTF-8 text"}
 	}
 	switch body[0] {
-	case '{', '[', '"', '/': // "/" would be a comment
+	case '{', '[', '/': // "/" would be a comment
 		return parseJSON(text)
 	}
 	return parseYAML(text)

@@ -2,7 +2,6 @@ package tests
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,30 +12,11 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// raw calls the admin API and returns what it answers, whatever that is.
-func (c *instance) raw(method, path, body string) reply {
-	c.t.Helper()
-	req, err := http.NewRequest(method, c.admin+path, strings.NewReader(body))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return reply{resp.StatusCode, resp.Header, string(text)}
-}
-
 // refused fails the test unless a call is answered with the status and an error
 // that holds all of the texts.
 func (c *instance) refused(method, path, body string, status int, texts ...string) reply {
 	c.t.Helper()
-	r := c.raw(method, path, body)
+	r := c.call(method, path, body)
 	var said struct {
 		Error string `json:"error"`
 	}
@@ -82,7 +62,7 @@ func TestAdminCallsThatAreWrong(t *testing.T) {
 		if right == "POST" || path == "events" {
 			continue
 		}
-		if r := c.raw(right, base+path, ""); r.status != http.StatusOK || !json.Valid([]byte(r.body)) || r.header.Get("Content-Type") != "application/json" || r.header.Get("Cache-Control") != "no-store" {
+		if r := c.call(right, base+path, ""); r.status != http.StatusOK || !json.Valid([]byte(r.body)) || r.header.Get("Content-Type") != "application/json" || r.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s %s: %d %v %s", right, path, r.status, r.header, r.body)
 		}
 	}

@@ -5,6 +5,7 @@ package tests
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -112,9 +114,6 @@ func (c *instance) load() error {
 	if err != nil {
 		return fmt.Errorf("adapting: %w", err)
 	}
-	// The admin endpoint is replaced: a kept connection to the old one may end
-	// under the next call.
-	defer http.DefaultClient.CloseIdleConnections()
 	return caddy.Load(config, true)
 }
 
@@ -149,27 +148,41 @@ func (c *instance) url(i int) string {
 // status is the one wanted.
 func (c *instance) api(method, path, body string, want int) map[string]any {
 	c.t.Helper()
-	req, err := http.NewRequest(method, c.admin+"/feature_flags/"+path, strings.NewReader(body))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	if resp.StatusCode != want {
-		c.t.Fatalf("%s %s: status %d, want %d: %s", method, path, resp.StatusCode, want, text)
+	r := c.call(method, "/feature_flags/"+path, body)
+	if r.status != want {
+		c.t.Fatalf("%s %s: status %d, want %d: %s", method, path, r.status, want, r.body)
 	}
 	var out map[string]any
-	if err := json.Unmarshal(text, &out); err != nil {
-		c.t.Fatalf("%s %s: %v: %s", method, path, err, text)
+	if err := json.Unmarshal([]byte(r.body), &out); err != nil {
+		c.t.Fatalf("%s %s: %v: %s", method, path, err, r.body)
 	}
 	return out
+}
+
+// call asks the admin endpoint. A reload replaces it, and a connection that the
+// old one has not taken up by then is lost: such a call is made again.
+func (c *instance) call(method, path, body string) reply {
+	c.t.Helper()
+	for again := true; ; again = false {
+		req, err := http.NewRequest(method, c.admin+path, strings.NewReader(body))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if again && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+			client.CloseIdleConnections()
+			continue
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return reply{resp.StatusCode, resp.Header, string(text)}
+	}
 }
 
 // reply is an answer, read whole.
