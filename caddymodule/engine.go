@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -191,6 +190,7 @@ func (e *engine) monitor(flag string) *monitors.Flag {
 	return m
 }
 
+// allMonitors returns the monitors in no order: ten ticks a second ask for them.
 func (e *engine) allMonitors() []*monitors.Flag {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -198,7 +198,6 @@ func (e *engine) allMonitors() []*monitors.Flag {
 	for _, m := range e.monitors {
 		all = append(all, m)
 	}
-	slices.SortFunc(all, func(a, b *monitors.Flag) int { return strings.Compare(a.Name(), b.Name()) })
 	return all
 }
 

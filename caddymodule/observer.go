@@ -66,10 +66,7 @@ func (o *observer) begin(status int) {
 	if status == http.StatusSwitchingProtocols || strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
 		// Such an answer lives for as long as people look at the page: what
 		// counts is that it began.
-		o.result = monitors.Outcome{Class: monitors.OK, Status: status, Answered: true, FirstByte: o.wait, Duration: o.wait}
-		if status != http.StatusSwitchingProtocols {
-			o.result.Class = classOf(status)
-		}
+		o.result = monitors.Outcome{Class: classOf(status), Status: status, Answered: true, FirstByte: o.wait, Duration: o.wait}
 		o.count(time.Now())
 		return
 	}
@@ -144,13 +141,9 @@ func (rq *request) countBulk(result *monitors.Outcome) {
 		return
 	}
 	rq.bulkOutcome = result
-	wait := result.Duration
-	if result.Answered {
-		wait = result.FirstByte
-	}
 	for k, i := range rq.site.told {
 		if rq.counts(i) {
-			rq.rules.cell(i, rq.bulk.codes[k]).Add(result.Class, wait)
+			rq.rules.cell(i, rq.bulk.codes[k]).Count(result)
 		}
 	}
 }
@@ -177,7 +170,7 @@ func (rq *request) verdict(x *exposure, evidence *monitors.Evidence) {
 	}
 }
 
-// outcome says what the request came to: see "Outcomes" in docs/decisions.md.
+// outcome says what the request came to: see "What counts as what" in docs/api.md.
 func (o *observer) outcome(r *http.Request, err error, panicked any) monitors.Outcome {
 	out := monitors.Outcome{Status: o.status, Answered: o.answered, FirstByte: o.wait}
 	gone := errors.Is(r.Context().Err(), context.Canceled)

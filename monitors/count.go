@@ -49,7 +49,8 @@ const (
 	mostMicros = 60_000_000 // of one request: 18,000 of them fit between two folds
 )
 
-func (c *Cell) add(o *Outcome) { c.Add(o.Class, o.wait()) }
+// Count counts one request by what it came to.
+func (c *Cell) Count(o *Outcome) { c.Add(o.Class, o.wait()) }
 
 // Add counts one request of a class that waited for its first byte, or in vain.
 func (c *Cell) Add(class Class, wait time.Duration) {

@@ -178,7 +178,7 @@ func (x *Exposure) FirstByte(wait time.Duration) *Evidence {
 // End notes what the request came to. Non-nil evidence is a verdict against
 // the flag: the caller trips it.
 func (x *Exposure) End(now time.Time, o *Outcome) *Evidence {
-	x.cell.add(o)
+	x.cell.Count(o)
 	if !x.cell.Canary {
 		return nil
 	}

@@ -62,13 +62,19 @@ func main() {
 	}
 }
 
-func measure(cycles, slice int, only string) error {
+// startLab starts the origin in this process, on a core of its own, and the
+// proxy in another.
+func startLab() (*proxyProcess, error) {
 	pin(1)
 	origin, err := startOrigin()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	proxy, err := startProxy(origin)
+	return startProxy(origin)
+}
+
+func measure(cycles, slice int, only string) error {
+	proxy, err := startLab()
 	if err != nil {
 		return err
 	}
@@ -127,12 +133,7 @@ func measure(cycles, slice int, only string) error {
 
 // writeProfile takes a CPU profile of one target at work.
 func writeProfile(name string) error {
-	pin(1)
-	origin, err := startOrigin()
-	if err != nil {
-		return err
-	}
-	proxy, err := startProxy(origin)
+	proxy, err := startLab()
 	if err != nil {
 		return err
 	}
