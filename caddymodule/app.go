@@ -261,6 +261,7 @@ func (a *App) take(program *evaluator.Program) {
 // Start puts the definitions in force and begins to watch their sources.
 func (a *App) Start() error {
 	a.running, a.stop = context.WithCancel(context.Background())
+	a.engine.begin()
 	a.engine.listen(a)
 	a.stateChanged()
 	for _, f := range a.starters {

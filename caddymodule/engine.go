@@ -22,9 +22,11 @@ import (
 // listeners that are running.
 type engine struct {
 	store *state.Store
+	begun sync.Once
 
 	mu        sync.Mutex
 	monitors  map[string]*monitors.Flag
+	all       []*monitors.Flag // the same; only appended to
 	resumed   map[string]bool // monitors that took their kept baseline
 	tripped   map[string]bool // monitors that were disarmed because the state says tripped
 	followers []listener      // from Provision to Cleanup: what changes is in force there at once
@@ -98,16 +100,23 @@ func loadEngine(dir string) (*engine, error) {
 	return v.(*engine), nil
 }
 
-// newEngine makes an engine that does nothing by itself yet.
+// newEngine makes an engine that has read the state and does nothing by itself
+// yet: a config that is only validated leaves no trace on the disk.
 func newEngine(dir string) *engine {
-	e := &engine{
-		store:    state.Open(dir, state.Options{Instance: instanceName()}),
+	return &engine{
+		store:    state.Load(dir, state.Options{Instance: instanceName()}),
 		monitors: map[string]*monitors.Flag{},
 		resumed:  map[string]bool{},
 		tripped:  map[string]bool{},
 	}
-	e.store.OnHealth(e.healthChanged)
-	return e
+}
+
+// begin takes the state directory into use.
+func (e *engine) begin() {
+	e.begun.Do(func() {
+		e.store.Begin()
+		e.store.OnHealth(e.healthChanged)
+	})
 }
 
 func releaseEngine(dir string) { _, _ = engines.Delete("engine:" + dir) }
@@ -186,19 +195,17 @@ func (e *engine) monitor(flag string) *monitors.Flag {
 	if m == nil {
 		m = monitors.NewFlag(flag, time.Now())
 		e.monitors[flag] = m
+		e.all = append(e.all, m)
 	}
 	return m
 }
 
-// allMonitors returns the monitors in no order: ten ticks a second ask for them.
+// allMonitors returns the monitors in the order they were made; not to be
+// changed.
 func (e *engine) allMonitors() []*monitors.Flag {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	all := make([]*monitors.Flag, 0, len(e.monitors))
-	for _, m := range e.monitors {
-		all = append(all, m)
-	}
-	return all
+	return slices.Clip(e.all)
 }
 
 // configure puts the thresholds of a ruleset in force, if l speaks: while

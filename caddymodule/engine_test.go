@@ -67,6 +67,7 @@ func newFakeApp(t *testing.T, e *engine, features string) *fakeApp {
 
 func testEngine(t *testing.T, dir string) *engine {
 	e := newEngine(dir)
+	e.begin()
 	t.Cleanup(func() { _ = e.store.Close() })
 	return e
 }

@@ -20,14 +20,11 @@ import (
 // says what it came to. It passes everything on unchanged.
 type observer struct {
 	caddyhttp.ResponseWriterWrapper
-	rq       *request
-	only     int // the flag it watches for; -1: all that no route watches for
-	status   int
-	answered bool
-	wait     time.Duration
-	grpc     bool
-	counted  bool
-	result   monitors.Outcome
+	rq      *request
+	only    int // the flag it watches for; -1: all that no route watches for
+	grpc    bool
+	counted bool
+	result  monitors.Outcome // as far as it is known
 }
 
 // WriteHeader notes the final status and the time to it; 1xx but 101 pass by.
@@ -40,7 +37,7 @@ func (o *observer) WriteHeader(status int) {
 
 // Write begins the answer when nobody has.
 func (o *observer) Write(p []byte) (int, error) {
-	if !o.answered {
+	if !o.result.Answered {
 		o.begin(http.StatusOK)
 	}
 	return o.ResponseWriterWrapper.Write(p)
@@ -48,29 +45,29 @@ func (o *observer) Write(p []byte) (int, error) {
 
 // ReadFrom keeps sendfile and splice working.
 func (o *observer) ReadFrom(r io.Reader) (int64, error) {
-	if !o.answered {
+	if !o.result.Answered {
 		o.begin(http.StatusOK)
 	}
 	return o.ResponseWriterWrapper.ReadFrom(r)
 }
 
 func (o *observer) begin(status int) {
-	if o.answered {
+	if o.result.Answered {
 		return
 	}
 	defer o.rq.app.survive("watching an answer begin")
-	o.answered, o.status, o.wait = true, status, time.Since(o.rq.arrival)
+	o.result = monitors.Outcome{Status: status, Answered: true, FirstByte: time.Since(o.rq.arrival)}
 	h := o.Header()
 	o.rq.mark(h)
 	o.grpc = strings.HasPrefix(h.Get("Content-Type"), "application/grpc")
 	if status == http.StatusSwitchingProtocols || strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
 		// Such an answer lives for as long as people look at the page: what
 		// counts is that it began.
-		o.result = monitors.Outcome{Class: classOf(status), Status: status, Answered: true, FirstByte: o.wait, Duration: o.wait}
+		o.result.Class, o.result.Duration = classOf(status), o.result.FirstByte
 		o.count(time.Now())
 		return
 	}
-	o.each(func(x *exposure) { o.rq.verdict(x, x.FirstByte(o.wait)) })
+	o.each(func(x *exposure) { o.rq.verdict(x, x.FirstByte(o.result.FirstByte)) })
 }
 
 // each calls f for the exposures this observer tells the outcome of.
@@ -112,7 +109,7 @@ func (o *observer) end(r *http.Request, err error, panicked any) {
 		return
 	}
 	now := time.Now()
-	o.result = o.outcome(r, err, panicked)
+	o.classify(r, err, panicked)
 	o.result.Duration = now.Sub(o.rq.arrival)
 	if o.result.Class.IsError() {
 		o.result.RequestID = o.rq.id()
@@ -140,11 +137,18 @@ func (rq *request) countBulk(result *monitors.Outcome) {
 	if rq.bulk == nil || rq.done {
 		return
 	}
-	rq.bulkOutcome = result
-	for k, i := range rq.site.told {
-		if rq.counts(i) {
-			rq.rules.cell(i, rq.bulk.codes[k]).Count(result)
+	rq.bulkCounted = true
+	for k := range rq.site.counted {
+		c := &rq.site.counted[k]
+		if rq.taken && rq.exposureOf(rq.site.told[c.place]) != nil {
+			continue
 		}
+		code := rq.bulk.codes[c.place]
+		cell := rq.rules.cells[c.cell+uint32(code)].Load()
+		if cell == nil {
+			cell = rq.rules.cell(rq.site.told[c.place], code)
+		}
+		cell.Count(result)
 	}
 }
 
@@ -170,22 +174,22 @@ func (rq *request) verdict(x *exposure, evidence *monitors.Evidence) {
 	}
 }
 
-// outcome says what the request came to: see "What counts as what" in docs/api.md.
-func (o *observer) outcome(r *http.Request, err error, panicked any) monitors.Outcome {
-	out := monitors.Outcome{Status: o.status, Answered: o.answered, FirstByte: o.wait}
+// classify says what the request came to: see "What counts as what" in docs/api.md.
+func (o *observer) classify(r *http.Request, err error, panicked any) {
+	out := &o.result
 	gone := errors.Is(r.Context().Err(), context.Canceled)
 	switch {
 	case panicked != nil:
 		switch {
 		case gone:
-			out.Class = goneAfter(o.status)
-		case o.answered:
-			out.Class, out.Error = monitors.Aborted, "broken off after status "+strconv.Itoa(o.status)
+			out.Class = goneAfter(out.Status)
+		case out.Answered:
+			out.Class, out.Error = monitors.Aborted, "broken off after status "+strconv.Itoa(out.Status)
 		default:
 			out.Class, out.Error = monitors.Failed, "panicked before answering"
 		}
-		return out
-	case err != nil && !o.answered:
+		return
+	case err != nil && !out.Answered:
 		out.Status = http.StatusInternalServerError
 		var he caddyhttp.HandlerError
 		if errors.As(err, &he) && he.StatusCode != 0 {
@@ -193,18 +197,18 @@ func (o *observer) outcome(r *http.Request, err error, panicked any) monitors.Ou
 		}
 		if gone {
 			out.Class = monitors.ClientGone
-			return out
+			return
 		}
 	case err != nil:
-		out.Class, out.Error = monitors.Aborted, "failed after status "+strconv.Itoa(o.status)
+		out.Class, out.Error = monitors.Aborted, "failed after status "+strconv.Itoa(out.Status)
 		if gone {
-			out.Class, out.Error = goneAfter(o.status), ""
+			out.Class, out.Error = goneAfter(out.Status), ""
 		}
-		return out
-	case !o.answered && gone:
+		return
+	case !out.Answered && gone:
 		out.Class = monitors.ClientGone
-		return out
-	case !o.answered:
+		return
+	case !out.Answered:
 		// Nothing was written and nothing failed: net/http answers 200 for it,
 		// unless the connection was hijacked.
 		out.Status = http.StatusOK
@@ -225,7 +229,6 @@ func (o *observer) outcome(r *http.Request, err error, panicked any) monitors.Ou
 			out.Class = monitors.ClientGone
 		}
 	}
-	return out
 }
 
 // goneAfter classifies a client that left in the middle of the body: many hang

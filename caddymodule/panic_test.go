@@ -43,7 +43,7 @@ func brokenApp(t *testing.T, spoil func(*rules)) (*App, *logs.ObservedLogs) {
 func TestPanicsNeverFailARequest(t *testing.T) {
 	spoils := map[string]func(*rules){
 		"while deciding":  func(r *rules) { r.monitors = nil },
-		"while recording": func(r *rules) { r.monitors[0].cells = nil },
+		"while recording": func(r *rules) { r.cells = nil },
 		"no monitor":      func(r *rules) { r.monitors[0].flag = nil },
 	}
 	for name, spoil := range spoils {

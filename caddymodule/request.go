@@ -29,19 +29,18 @@ type request struct {
 	eval    evaluator.Evaluation
 	site    *siteRules // of the handler whose context was read; nil: a route or matcher came first
 	header  http.Header
-	vary    string    // header names this response varies by
-	lines   [1]string // the Vary line's memory
-	values  [4]string // a few headers' memory
+	vary    [1]string // header names this response varies by, as the line of Vary
+	values  [2]string // a few headers' memory
 	cookie  string    // Set-Cookie of a new sticky id
 	done    bool      // the outcome is known: nothing is an exposure any more
 
 	// What the request is an exposure of: flags one by one, and the bulk of
 	// those that only need counting.
 	exposures   []exposure
-	few         [2]exposure
+	few         [1]exposure
 	bulk        *decisionSet
-	taken       []int // flags of the bulk that are followed one by one all the same
-	bulkOutcome *monitors.Outcome
+	taken       bool // some of the bulk are followed one by one all the same
+	bulkCounted bool // by what watch came to
 
 	watch observer       // of the outermost handler of ours
 	vars  map[string]any // of the request; only to be read once it is proxied
@@ -164,7 +163,7 @@ func (rq *request) follow(i int) *exposure {
 	}
 	d := rq.eval.Decide(i)
 	if rq.inBulk(i) {
-		rq.taken = append(rq.taken, i)
+		rq.taken = true
 	} else {
 		rq.trace(d)
 	}
@@ -179,16 +178,18 @@ func (rq *request) varyBy(i int) {
 	}
 	names := rq.site.varyOf(rq.rules, i)
 	switch {
-	case names == "" || names == rq.vary:
+	case names == "" || names == rq.vary[0]:
 		return
-	case rq.vary == "":
-		rq.vary = names
+	case rq.vary[0] == "":
+		rq.vary[0] = names
 	default:
+		line := rq.vary[0]
 		for name := range strings.SplitSeq(names, ", ") {
-			if !slices.Contains(strings.Split(rq.vary, ", "), name) {
-				rq.vary += ", " + name
+			if !slices.Contains(strings.Split(line, ", "), name) {
+				line += ", " + name
 			}
 		}
+		rq.vary = [1]string{line}
 	}
 	if rq.header != nil {
 		rq.addVary(rq.header)
@@ -199,14 +200,13 @@ func (rq *request) varyBy(i int) {
 func (rq *request) addVary(h http.Header) {
 	lines := h["Vary"]
 	if len(lines) == 0 {
-		rq.lines[0] = rq.vary
-		h["Vary"] = rq.lines[:1:1]
+		h["Vary"] = rq.vary[:1:1]
 		return
 	}
-	if lines[0] == rq.vary {
+	if lines[0] == rq.vary[0] {
 		return
 	}
-	for name := range strings.SplitSeq(rq.vary, ", ") {
+	for name := range strings.SplitSeq(rq.vary[0], ", ") {
 		if !hasToken(h["Vary"], name) {
 			h["Vary"] = append(h["Vary"], name)
 		}
@@ -228,7 +228,7 @@ func hasToken(lines []string, name string) bool {
 // mark puts what we owe the response into its headers, again if a 103 has
 // emptied them.
 func (rq *request) mark(h http.Header) {
-	if rq.vary != "" {
+	if rq.vary[0] != "" {
 		rq.addVary(h)
 	}
 	if rq.cookie != "" && !slices.Contains(h["Set-Cookie"], rq.cookie) {
@@ -267,21 +267,21 @@ func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	if rq.bulk == nil {
 		return nil
 	}
-	for _, i := range rq.site.told {
-		if !rq.counts(i) {
+	var outcome *monitors.Outcome
+	if rq.bulkCounted {
+		outcome = &rq.watch.result
+	}
+	for _, c := range rq.site.counted {
+		i := rq.site.told[c.place]
+		if rq.exposureOf(i) != nil {
 			continue
 		}
 		d := rq.eval.Decide(i)
-		if err := enc.AddObject(d.Flag, logged{d, rq.bulkOutcome}); err != nil {
+		if err := enc.AddObject(d.Flag, logged{d, outcome}); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// counts tells whether a flag that the site tells is only counted in bulk.
-func (rq *request) counts(i int) bool {
-	return i >= 0 && !rq.rules.monitors[i].watched && (len(rq.taken) == 0 || !slices.Contains(rq.taken, i))
 }
 
 // logged is one flag in the access log.

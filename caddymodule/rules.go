@@ -15,25 +15,26 @@ import (
 type rules struct {
 	*evaluator.Ruleset
 	monitors []boundMonitor
-	names    []string // of the flags, by number
+	names    []string                        // of the flags, by number
+	cells    []atomic.Pointer[monitors.Cell] // by flag, variant and reason; made when first needed
 }
 
 type boundMonitor struct {
 	flag    *monitors.Flag
-	watched bool                            // thresholds are in force: requests are followed one by one
-	cells   []atomic.Pointer[monitors.Cell] // by variant and reason; made when first needed
+	watched bool   // thresholds are in force: requests are followed one by one
+	first   uint32 // its first cell in the rules
 }
 
 func bind(r *evaluator.Ruleset, e *engine) *rules {
 	b := &rules{Ruleset: r, monitors: make([]boundMonitor, r.Len()), names: make([]string, r.Len())}
+	cells := 0
 	for i := range b.monitors {
 		def := r.Definition(i)
 		b.names[i] = def.Name
-		b.monitors[i] = boundMonitor{
-			flag: e.monitor(def.Name), watched: thresholdsOf(def).Any(),
-			cells: make([]atomic.Pointer[monitors.Cell], len(r.Variants(i))*len(evaluator.Reasons)),
-		}
+		b.monitors[i] = boundMonitor{flag: e.monitor(def.Name), watched: thresholdsOf(def).Any(), first: uint32(cells)}
+		cells += len(r.Variants(i)) * len(evaluator.Reasons)
 	}
+	b.cells = make([]atomic.Pointer[monitors.Cell], cells)
 	return b
 }
 
@@ -44,7 +45,7 @@ func (b *rules) code(d *evaluator.Decision) uint16 {
 
 // cell returns the counters of the decisions on flag i that have the code.
 func (b *rules) cell(i int, code uint16) *monitors.Cell {
-	place := &b.monitors[i].cells[code]
+	place := &b.cells[b.monitors[i].first+uint32(code)]
 	if c := place.Load(); c != nil {
 		return c
 	}

@@ -25,13 +25,21 @@ type siteRules struct {
 	names []string  // of their headers; nil for a list
 	vary  []string  // by flag: the headers its decision is read from
 
-	watched bool // some of the told have thresholds
+	watched int       // how many of the told have thresholds
+	counted []counted // those that have none
 
 	// Recent decisions on many flags at once, by a hash of the attributes that
 	// they read; nil where deciding anew is as cheap.
 	reads []evaluator.Attribute
 	sets  *lru.Cache[uint64, *decisionSet]
 	seed  maphash.Seed
+}
+
+// counted is a flag that only needs counting: its place among those told and its
+// first cell in the rules.
+type counted struct {
+	place int32
+	cell  uint32
 }
 
 // decisionSet is what one context comes to for all flags of a site, in the
@@ -48,7 +56,7 @@ const unknownFlag = math.MaxUint16
 // Decisions are kept for sites that tell at least fewestCached flags, in about
 // cacheBytes a site.
 const (
-	fewestCached = 8
+	fewestCached = 4
 	cacheBytes   = 2 << 20
 )
 
@@ -84,7 +92,11 @@ func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
 		i := r.Index(name)
 		if i >= 0 {
 			s.place[i] = int32(len(s.told))
-			s.watched = s.watched || r.monitors[i].watched
+			if m := &r.monitors[i]; m.watched {
+				s.watched++
+			} else {
+				s.counted = append(s.counted, counted{s.place[i], m.first})
+			}
 		}
 		s.told = append(s.told, i)
 		if h.Headers.Mode != "list" {

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
@@ -21,9 +22,12 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 	}
 	if set != nil {
 		rq.bulk = set
-		if s.watched || rq.span != nil {
+		if s.watched > 0 || rq.span != nil {
+			rq.exposures = slices.Grow(rq.exposures, s.watched)
 			rq.followWatched(s)
 		}
+	} else {
+		rq.exposures = slices.Grow(rq.exposures, len(s.told))
 	}
 	if h.Vary {
 		for _, i := range s.told {
@@ -37,13 +41,10 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 		} else {
 			list = s.dictionary(rq.decide)
 		}
-		r.Header[h.Headers.Name] = []string{list}
+		r.Header[h.Headers.Name] = append(rq.room(s, 1), list)
 		return
 	}
-	values := rq.values[:0]
-	if len(s.told) > len(rq.values) || s != rq.site {
-		values = make([]string, 0, len(s.told))
-	}
+	values := rq.room(s, len(s.told))
 	for k, i := range s.told {
 		variant := evaluator.Off
 		switch {
@@ -59,6 +60,15 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 			r.Header[s.names[k]] = values[n-1 : n : n]
 		}
 	}
+}
+
+// room gives memory for the values of n headers of the site, the request's own
+// where that is enough and no second handler's.
+func (rq *request) room(s *siteRules, n int) []string {
+	if n > len(rq.values) || s != rq.site {
+		return make([]string, 0, n)
+	}
+	return rq.values[:0:n]
 }
 
 // followWatched begins to follow the flags of the bulk that have thresholds, and

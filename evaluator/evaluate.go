@@ -16,10 +16,9 @@ type Evaluation struct {
 	trace *[]Step
 
 	// What is decided already: a few in place, or all by number.
-	count   int
-	few     [8]decided
-	all     []*Decision
-	winners []int32 // by exclusive group: the winner's number + 1; 0 is undecided
+	few   [3]decided
+	count int
+	wide  *wide
 }
 
 type decided struct {
@@ -27,13 +26,20 @@ type decided struct {
 	decision *Decision
 }
 
+// wide is what an evaluation of more than a few flags remembers; most have none.
+type wide struct {
+	all     []*Decision // by number; empty: the few are not moved here
+	winners []int32     // by exclusive group: the winner's number + 1; 0 is undecided
+}
+
 // Reset begins a new evaluation of c at now.
 func (e *Evaluation) Reset(r *Ruleset, c *Context, now time.Time) {
 	e.rules, e.ctx, e.now = r, c, unixNano(now)
 	e.count, e.trace = 0, nil
-	clear(e.all)
-	e.all = e.all[:0]
-	e.winners = e.winners[:0]
+	if m := e.wide; m != nil {
+		clear(m.all)
+		m.all, m.winners = m.all[:0], m.winners[:0]
+	}
 }
 
 // Ruleset returns what the evaluation decides by.
@@ -44,8 +50,8 @@ func (e *Evaluation) Context() *Context { return e.ctx }
 
 // Decide returns the decision on flag number i.
 func (e *Evaluation) Decide(i int) *Decision {
-	if len(e.all) > 0 {
-		if d := e.all[i]; d != nil {
+	if e.wide != nil && len(e.wide.all) > 0 {
+		if d := e.wide.all[i]; d != nil {
 			return d
 		}
 	} else {
@@ -61,38 +67,46 @@ func (e *Evaluation) Decide(i int) *Decision {
 }
 
 func (e *Evaluation) remember(i int, d *Decision) {
-	if len(e.all) == 0 && e.count < len(e.few) {
+	if (e.wide == nil || len(e.wide.all) == 0) && e.count < len(e.few) {
 		e.few[e.count] = decided{i, d}
 		e.count++
 		return
 	}
-	e.spread()
-	e.all[i] = d
+	e.spread()[i] = d
 }
 
 // spread goes over to remembering by number.
-func (e *Evaluation) spread() {
-	if n := len(e.rules.flags); len(e.all) == 0 && n > 0 {
-		if cap(e.all) < n {
-			e.all = make([]*Decision, n)
+func (e *Evaluation) spread() []*Decision {
+	m := e.room()
+	if n := len(e.rules.flags); len(m.all) == 0 && n > 0 {
+		if cap(m.all) < n {
+			m.all = make([]*Decision, n)
 		}
-		e.all = e.all[:n]
+		m.all = m.all[:n]
 		for k := range e.count {
-			e.all[e.few[k].index] = e.few[k].decision
+			m.all[e.few[k].index] = e.few[k].decision
 		}
 	}
+	return m.all
+}
+
+func (e *Evaluation) room() *wide {
+	if e.wide == nil {
+		e.wide = new(wide)
+	}
+	return e.wide
 }
 
 // All decides every flag; the result is indexed by flag number and is valid
 // until the next Reset.
 func (e *Evaluation) All() []*Decision {
-	e.spread()
-	for i := range e.all {
-		if e.all[i] == nil {
-			e.all[i] = e.decide(i)
+	all := e.spread()
+	for i := range all {
+		if all[i] == nil {
+			all[i] = e.decide(i)
 		}
 	}
-	return e.all
+	return all
 }
 
 // Explain decides flag number i anew and tells the path that led to it.
@@ -332,10 +346,11 @@ func (e *Evaluation) exclude(f *compiled, d *Decision) *Decision {
 // the user before all others, else the first in an order that is hashed for
 // each key, so that members share their common users evenly.
 func (e *Evaluation) winner(g int) int {
-	if len(e.winners) == 0 {
-		e.winners = append(e.winners, make([]int32, len(e.rules.groups))...)
+	known := e.room()
+	if len(known.winners) == 0 {
+		known.winners = append(known.winners, make([]int32, len(e.rules.groups))...)
 	}
-	if w := e.winners[g]; w != 0 {
+	if w := known.winners[g]; w != 0 {
 		return int(w) - 1
 	}
 	trace := e.trace
@@ -355,7 +370,7 @@ func (e *Evaluation) winner(g int) int {
 		}
 	}
 	e.trace = trace
-	e.winners[g] = int32(winner) + 1
+	known.winners[g] = int32(winner) + 1
 	return winner
 }
 

@@ -29,7 +29,15 @@ type Cell struct {
 	Canary  bool // the flag is on
 
 	rows [classes]atomic.Pointer[row]
+	fine row        // of the class that nearly all are of, without a way to it
 	mu   sync.Mutex // orders folding and reading
+}
+
+// newCell makes a cell that has counted nothing.
+func newCell(variant, reason string, canary bool) *Cell {
+	c := &Cell{Variant: variant, Reason: reason, Canary: canary}
+	c.rows[OK].Store(&c.fine)
+	return c
 }
 
 // row counts one class by latency bucket. The live counters hold the number in

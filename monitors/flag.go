@@ -42,7 +42,7 @@ func (f *Flag) Cell(variant, reason string, canary bool) *Cell {
 	key := cellKey{variant, reason}
 	c := f.cells[key]
 	if c == nil {
-		c = &Cell{Variant: variant, Reason: reason, Canary: canary}
+		c = newCell(variant, reason, canary)
 		f.cells[key] = c
 	}
 	return c

@@ -52,18 +52,21 @@ type Store struct {
 
 	wake   chan struct{} // Holds one when there is something to write.
 	stop   chan struct{} // Closed by Close.
-	ended  chan struct{} // Closed when the writer has ended; nil without one.
+	ended  chan struct{} // Closed when the writer has ended; nil while there is none.
 	writer *writer
 }
 
-// Open returns the store of a directory, with everything that could be read from it in force. It makes the directory if
-// need be and never fails: where the directory cannot be used, or another process uses it, the store works in memory,
-// [Health] tells, and the directory is tried again in the background. dir "" is a store in memory on purpose, which is
-// never degraded and whose records count as safe at once.
-//
-// A process must not open the same directory twice at a time: the second store would stay degraded until the first one
-// is closed. The store runs one goroutine, until [Store.Close].
+// Open returns the store of a directory, read and ready to write: [Load] and [Store.Begin].
 func Open(dir string, o Options) *Store {
+	s := Load(dir, o)
+	s.Begin()
+	return s
+}
+
+// Load returns the store of a directory, with everything that could be read from it in force. It never fails, makes no
+// file and takes no lock: what is recorded before [Store.Begin] waits in memory. dir "" is a store in memory on purpose,
+// which is never degraded and whose records count as safe at once.
+func Load(dir string, o Options) *Store {
 	o = o.withDefaults()
 	s := &Store{
 		dir:      dir,
@@ -79,11 +82,29 @@ func Open(dir string, o Options) *Store {
 		s.ledger.volatile, s.audit.volatile = true, true
 		return s
 	}
-	s.ended = make(chan struct{})
 	s.writer = newWriter(s)
+	for _, sh := range s.writer.shelves {
+		s.writer.peek(sh)
+	}
+	return s
+}
+
+// Begin takes the directory into use, once: it makes it if need be, takes the lock, reads it again and runs one
+// goroutine, until [Store.Close]. It never fails: where the directory cannot be used, or another process uses it, the
+// store works in memory, [Health] tells, and the directory is tried again in the background.
+//
+// A process must not use the same directory twice at a time: the second store would stay degraded until the first one
+// is closed.
+func (s *Store) Begin() {
+	s.mu.Lock()
+	if s.writer == nil || s.ended != nil || s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.ended = make(chan struct{})
+	s.mu.Unlock()
 	s.writer.work(true)
 	go s.writer.run()
-	return s
 }
 
 // Progress returns the progress of a flag; its Data is nil when there is none.
@@ -128,14 +149,19 @@ func (s *Store) Close() error {
 		s.closed = true
 		close(s.stop)
 	}
+	ended, unwritten := s.ended, []*Pending(nil)
+	if ended == nil {
+		unwritten = s.ledger.abandon()
+	}
 	s.mu.Unlock()
-	if s.ended == nil {
+	if ended == nil {
+		settleAll(unwritten, fmt.Errorf("state directory %q: %w", s.dir, ErrClosed))
 		return nil
 	}
 	timeout := time.NewTimer(s.options.CloseTimeout)
 	defer timeout.Stop()
 	select {
-	case <-s.ended:
+	case <-ended:
 		return s.writer.unsaved
 	case <-timeout.C:
 		return fmt.Errorf("closing state directory %q: the disk has not answered for %v, %d records wait",

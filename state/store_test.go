@@ -51,6 +51,48 @@ func TestStoreOverRestarts(t *testing.T) {
 	}
 }
 
+// What is only loaded leaves no trace, has everything in force, and lets another
+// store use the directory; what was recorded meanwhile is written by Begin.
+func TestLoadOnlyReads(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	s := Load(dir, Options{})
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Load made the directory: %v", err)
+	}
+	_, p := s.Trip(start, TripInput{Flag: "a", Test: "errors"})
+	if h := s.Health(); h.Degraded {
+		t.Errorf("degraded before Begin: %+v", h)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close without Begin: %v", err)
+	}
+	if err := p.Wait(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("a record that was never written: %v, want ErrClosed", err)
+	}
+	s.Begin() // too late
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Begin after Close made the directory: %v", err)
+	}
+
+	holder := Open(dir, Options{})
+	_, p = holder.Trip(start, TripInput{Flag: "b", Test: "errors"})
+	mustSync(t, p)
+	reader := Load(dir, Options{RetryMin: time.Millisecond})
+	if !reader.Flag("b").Tripped() {
+		t.Error("a trip on disk is not in force in a store that was loaded")
+	}
+	_, p = reader.Trip(start, TripInput{Flag: "c", Test: "errors"})
+	mustClose(t, holder)
+	reader.Begin()
+	mustSync(t, p)
+	mustClose(t, reader)
+	again := Load(dir, Options{})
+	if !again.Flag("b").Tripped() || !again.Flag("c").Tripped() {
+		t.Errorf("after a restart: %+v", again.Flags())
+	}
+	mustClose(t, again)
+}
+
 func TestResetClearsWhatIsOpenAndNothingElse(t *testing.T) {
 	s := Open("", Options{})
 	one, _ := s.Trip(start, TripInput{Flag: "a", Test: "errors"})

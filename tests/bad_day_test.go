@@ -307,6 +307,28 @@ func TestBadFileAtStart(t *testing.T) {
 	}
 }
 
+// Checking a config, perhaps as another user than the one that will run it,
+// leaves nothing behind; and it does not disturb the one that runs.
+func TestValidateLeavesNoTrace(t *testing.T) {
+	p := canaryProcess(t, oneFlag)
+	validate := func() {
+		t.Helper()
+		if text, err := newCaddy(p, "validate", "--config", p.file).CombinedOutput(); err != nil {
+			t.Fatalf("validate: %v\n%s", err, text)
+		}
+	}
+	validate()
+	if _, err := os.Stat(filepath.Join(p.dir, "state")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("validate made the state directory: %v", err)
+	}
+	p.run()
+	p.trip()
+	validate()
+	if got := p.way("alice"); got != "old" {
+		t.Errorf("after a validate beside it, alice gets %q, want old", got)
+	}
+}
+
 // load asks in several connections until stop is called, which returns how many
 // requests were made and how many failed.
 func (p *process) load(connections int) (stop func() (made, failed int64)) {

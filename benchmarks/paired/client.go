@@ -9,46 +9,42 @@ import (
 	"strings"
 )
 
-// target is one site of the proxy and what is asked of it.
-type target struct {
-	Name    string
-	Address string
-	Plain   string   // the target it is compared with; "" is one to compare with
-	Figure  string   // to reach
-	Heads   []string // header lines, sent in turn: one a request
-
-	samples []sample
-}
-
-// greeting is what the proxy tells when it is ready.
-type greeting struct {
-	Control string
-	Targets []*target
-}
-
 // connection is a client that costs next to nothing itself.
 type connection struct {
 	conn     net.Conn
 	in       *bufio.Reader
 	requests [][]byte
+	next     int
 }
 
-func dial(t *target) (*connection, error) {
-	conn, err := net.Dial("tcp", t.Address)
+// dial connects to a site; each of the lines makes one request.
+func dial(address string, lines []string) (*connection, error) {
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	c := &connection{conn: conn, in: bufio.NewReader(conn)}
-	for _, h := range t.Heads {
-		c.requests = append(c.requests, []byte("GET /shop?item=7 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Firefox/150.0\r\nAccept: */*\r\n"+h+"\r\n"))
+	for _, l := range lines {
+		c.requests = append(c.requests, []byte("GET /shop?item=7 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Firefox/150.0\r\nAccept: */*\r\n"+l+"\r\n"))
 	}
 	return c, nil
 }
 
 func (c *connection) close() { _ = c.conn.Close() }
 
-func (c *connection) do(i int) error {
-	if _, err := c.conn.Write(c.requests[i%len(c.requests)]); err != nil {
+// run sends n requests, one after the other.
+func (c *connection) run(n int) error {
+	for range n {
+		if err := c.do(c.requests[c.next%len(c.requests)]); err != nil {
+			return err
+		}
+		c.next++
+	}
+	return nil
+}
+
+func (c *connection) do(request []byte) error {
+	if _, err := c.conn.Write(request); err != nil {
 		return err
 	}
 	status, err := c.in.ReadString('\n')

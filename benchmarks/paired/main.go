@@ -2,14 +2,18 @@
 // request through plain Caddy: CPU time of the proxy's process and heap
 // allocations, in pairs within one run and one process.
 //
-//	go run ./paired [-cycles 75] [-slice 1600] [-only "name;name"]
+//	go run ./paired [-rounds 5] [-cycles 200] [-slice 400] [-only "name;name"]
 //	go run ./paired -memory
 //	go run ./paired -profile NAME
 //
 // The proxy runs alone on one core, the origin and the generator on another.
 // In each cycle every target gets a slice of requests, in random order; the
-// ratio is taken within the cycle, and its median with a 95 % interval is
-// printed.
+// ratio is taken within the cycle, since the machine may be faster in the next.
+// A slice is long enough for garbage to be collected by whom it belongs to.
+// Each round is a new process: where things happen to lie in memory makes a
+// target faster or slower for as long as a process lives. The mean of the
+// middle half of the logarithms of the ratios is printed with its 95 % interval;
+// "plain again" shows what the figures are worth.
 package main
 
 import (
@@ -33,14 +37,15 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	if os.Getenv(proxyEnv) != "" {
+	if os.Getenv(sitesEnv) != "" {
 		if err := runProxy(); err != nil {
 			log.Fatal(err)
 		}
 		return
 	}
-	cycles := flag.Int("cycles", 75, "cycles")
-	slice := flag.Int("slice", 1600, "requests a target and cycle")
+	rounds := flag.Int("rounds", 5, "processes, one after the other")
+	cycles := flag.Int("cycles", 200, "cycles a process")
+	slice := flag.Int("slice", 400, "requests a target and cycle")
 	only := flag.String("only", "", "targets to measure, by semicolon; plain ones are always measured")
 	profile := flag.String("profile", "", "instead of measuring, send requests to this target for 20 s and write its CPU profile to cpu.pprof")
 	memory := flag.Bool("memory", false, "instead, compare the memory of plain Caddy with that of 1,000 flags and 100,000 users seen")
@@ -57,94 +62,130 @@ func main() {
 		}
 		return
 	}
-	if err := measure(*cycles, *slice, *only); err != nil {
+	if err := measure(*rounds, *cycles, *slice, *only); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// startLab starts the origin in this process, on a core of its own, and the
-// proxy in another.
-func startLab() (*proxyProcess, error) {
-	pin(1)
-	origin, err := startOrigin()
-	if err != nil {
-		return nil, err
-	}
-	return startProxy(origin)
+// result is what a target came to.
+type result struct {
+	site
+	cpu    []float64 // µs a request, by cycle
+	allocs []float64 // a request, by round
 }
 
-func measure(cycles, slice int, only string) error {
-	proxy, err := startLab()
+func measure(rounds, cycles, slice int, only string) error {
+	lab, err := openLab()
+	if err != nil {
+		return err
+	}
+	defer lab.close()
+	chosen, err := choose(measured(lab.origin), only)
+	if err != nil {
+		return err
+	}
+	for k := range rounds {
+		if err := lab.round(chosen, cycles, slice); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "%d of %d rounds\n", k+1, rounds)
+	}
+	fmt.Printf("%-28s %10s %10s %22s %9s %8s\n", "target", "µs CPU", "allocs", "ratio (95 %)", "+allocs", "figure")
+	for _, r := range chosen {
+		fmt.Printf("%-28s %10.2f %10.1f", r.name, median(r.cpu), median(r.allocs))
+		if i := slices.IndexFunc(chosen, func(b *result) bool { return b.name == r.plain }); i >= 0 {
+			logs := make([]float64, len(r.cpu))
+			for k := range logs {
+				logs[k] = math.Log(r.cpu[k] / chosen[i].cpu[k])
+			}
+			m, half := midmean(logs)
+			fmt.Printf("    %.3f (%.3f–%.3f) %+9.1f %8s", math.Exp(m), math.Exp(m-half), math.Exp(m+half), median(r.allocs)-median(chosen[i].allocs), r.figure)
+		}
+		fmt.Println()
+	}
+	return nil
+}
+
+// choose picks the sites asked for, and those that they are compared with.
+func choose(all []site, only string) (chosen []*result, err error) {
+	wanted := map[string]bool{}
+	for _, name := range strings.Split(only, ";") {
+		i := slices.IndexFunc(all, func(s site) bool { return s.name == name })
+		if i < 0 && only != "" {
+			return nil, fmt.Errorf("no target %q", name)
+		} else if i >= 0 {
+			wanted[name], wanted[all[i].plain] = true, true
+		}
+	}
+	for _, s := range all {
+		if only == "" || wanted[s.name] {
+			chosen = append(chosen, &result{site: s})
+		}
+	}
+	return chosen, nil
+}
+
+// round measures every target in a process of this round.
+func (l *lab) round(chosen []*result, cycles, slice int) error {
+	names := make([]string, len(chosen))
+	for i, r := range chosen {
+		names[i] = r.name
+	}
+	proxy, err := l.startProxy(names...)
 	if err != nil {
 		return err
 	}
 	defer proxy.stop()
-
-	var chosen []*target
-	for _, t := range proxy.targets {
-		if only == "" || t.Plain == "" || slices.Contains(strings.Split(only, ";"), t.Name) {
-			chosen = append(chosen, t)
+	connections := make([]*connection, len(chosen))
+	for i, t := range proxy.Targets {
+		if connections[i], err = dial(t.Address, t.Heads); err != nil {
+			return err
 		}
-	}
-	for _, t := range chosen { // warm up
-		if _, err := proxy.run(t, slice); err != nil {
-			return fmt.Errorf("%s: %w", t.Name, err)
-		}
-	}
-	for c := range cycles {
-		order := rand.Perm(len(chosen))
-		for _, i := range order {
-			s, err := proxy.run(chosen[i], slice)
-			if err != nil {
-				return fmt.Errorf("%s: %w", chosen[i].Name, err)
+		defer connections[i].close()
+		before := 0.0
+		for k, n := range []int{1000, 1600} { // warm up, then count
+			if k == 1 {
+				before = proxy.mallocs()
 			}
-			chosen[i].samples = append(chosen[i].samples, s)
-		}
-		if c%10 == 9 {
-			fmt.Fprintf(os.Stderr, "%d of %d cycles\n", c+1, cycles)
-		}
-	}
-	fmt.Printf("%-28s %10s %10s %20s %12s %8s\n", "target", "µs CPU", "allocs", "ratio (95 %)", "+allocs", "figure")
-	for _, t := range chosen {
-		var base *target
-		for _, b := range chosen {
-			if b.Name == t.Plain {
-				base = b
+			if err := connections[i].run(n); err != nil {
+				return fmt.Errorf("%s: %w", names[i], err)
 			}
 		}
-		cpu, allocs := median(t.samples, func(s sample) float64 { return s.cpu }), median(t.samples, func(s sample) float64 { return s.allocs })
-		if base == nil {
-			fmt.Printf("%-28s %10.2f %10.1f\n", t.Name, cpu, allocs)
-			continue
-		}
-		ratios := make([]float64, len(t.samples))
-		more := make([]float64, len(t.samples))
-		for i := range t.samples {
-			ratios[i] = t.samples[i].cpu / base.samples[i].cpu
-			more[i] = t.samples[i].allocs - base.samples[i].allocs
-		}
-		m, lo, hi := interval(ratios)
-		am, _, _ := interval(more)
-		fmt.Printf("%-28s %10.2f %10.1f   %.3f (%.3f–%.3f) %+12.1f %8s\n", t.Name, cpu, allocs, m, lo, hi, am, t.Figure)
+		chosen[i].allocs = append(chosen[i].allocs, (proxy.mallocs()-before)/1600)
 	}
-	fmt.Printf("resident memory of the proxy: %.1f MB\n", proxy.rss())
+	for range cycles {
+		for _, i := range rand.Perm(len(chosen)) {
+			before := proxy.cpu()
+			if err := connections[i].run(slice); err != nil {
+				return fmt.Errorf("%s: %w", names[i], err)
+			}
+			used := proxy.cpu() - before
+			chosen[i].cpu = append(chosen[i].cpu, float64(used.Nanoseconds())/1000/float64(slice))
+		}
+	}
 	return nil
 }
 
 // writeProfile takes a CPU profile of one target at work.
 func writeProfile(name string) error {
-	proxy, err := startLab()
+	lab, err := openLab()
+	if err != nil {
+		return err
+	}
+	defer lab.close()
+	proxy, err := lab.startProxy(name)
 	if err != nil {
 		return err
 	}
 	defer proxy.stop()
-	i := slices.IndexFunc(proxy.targets, func(t *target) bool { return t.Name == name })
-	if i < 0 {
-		return fmt.Errorf("no target %q", name)
+	c, err := dial(proxy.Targets[0].Address, proxy.Targets[0].Heads)
+	if err != nil {
+		return err
 	}
+	defer c.close()
 	done := make(chan error, 1)
 	go func() {
-		resp, err := http.Get("http://" + proxy.control + "/debug/pprof/profile?seconds=20")
+		resp, err := http.Get("http://" + proxy.Control + "/debug/pprof/profile?seconds=20")
 		if err != nil {
 			done <- err
 			return
@@ -161,33 +202,40 @@ func writeProfile(name string) error {
 		case err := <-done:
 			return err
 		default:
-			if _, err := proxy.run(proxy.targets[i], 1600); err != nil {
+			if err := c.run(1600); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func median(s []sample, of func(sample) float64) float64 {
-	v := make([]float64, len(s))
-	for i := range s {
-		v[i] = of(s[i])
-	}
-	slices.Sort(v)
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
 }
 
-// interval gives the median and the order statistics that hold it with 95 %.
-func interval(v []float64) (m, lo, hi float64) {
-	slices.Sort(v)
-	n := float64(len(v))
-	half := 0.98 * math.Sqrt(n)
-	at := func(i float64) float64 { return v[max(0, min(len(v)-1, int(i)))] }
-	return v[len(v)/2], at(n/2 - half), at(n/2 + half)
+// midmean gives the mean of the middle half and half the width of its 95 %
+// interval, by the winsorized variance: Tukey, McLaughlin, "Less vulnerable
+// confidence and significance procedures for location", Sankhyā A 25 (1963).
+func midmean(v []float64) (m, half float64) {
+	v = slices.Sorted(slices.Values(v))
+	n, cut := len(v), len(v)/4
+	for _, x := range v[cut : n-cut] {
+		m += x / float64(n-2*cut)
+	}
+	for i := range v {
+		v[i] = min(max(v[i], v[cut]), v[n-1-cut])
+	}
+	var mean, squares float64
+	for _, x := range v {
+		mean += x / float64(n)
+	}
+	for _, x := range v {
+		squares += (x - mean) * (x - mean)
+	}
+	kept := float64(n-2*cut) / float64(n)
+	return m, 1.96 * math.Sqrt(squares/float64(max(n-1, 1))/float64(n)) / kept
 }
-
-// sample is what one slice cost, a request.
-type sample struct{ cpu, allocs float64 }
 
 func pin(core int) {
 	var set unix.CPUSet
@@ -209,20 +257,52 @@ func startOrigin() (string, error) {
 	return l.Addr().String(), nil
 }
 
-type proxyProcess struct {
-	cmd     *exec.Cmd
-	control string
-	targets []*target
+// lab is the origin, in this process on a core of its own, and a directory for
+// the proxies.
+type lab struct{ origin, dir string }
+
+func openLab() (*lab, error) {
+	pin(1)
+	origin, err := startOrigin()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "paired-*")
+	return &lab{origin, dir}, err
 }
 
-func startProxy(origin string, env ...string) (*proxyProcess, error) {
+func (l *lab) close() { _ = os.RemoveAll(l.dir) }
+
+// proxyProcess is a proxy at work.
+type proxyProcess struct {
+	greeting
+	cmd *exec.Cmd
+}
+
+// greeting is what a proxy tells when it is ready.
+type greeting struct {
+	Control string // address
+	Targets []target
+}
+
+// target is a site at work, and the header lines to ask it with, one set a
+// request.
+type target struct {
+	Address string
+	Heads   []string
+}
+
+func (l *lab) startProxy(sites ...string) (*proxyProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	dir, err := os.MkdirTemp(l.dir, "proxy-*")
+	if err != nil {
+		return nil, err
+	}
 	p := &proxyProcess{cmd: exec.Command(self)}
-	p.cmd.Env = append(os.Environ(), proxyEnv+"="+origin)
-	p.cmd.Env = append(p.cmd.Env, env...)
+	p.cmd.Env = append(os.Environ(), originEnv+"="+l.origin, sitesEnv+"="+strings.Join(sites, ";"), dirEnv+"="+dir)
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -231,11 +311,10 @@ func startProxy(origin string, env ...string) (*proxyProcess, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	var hello greeting
-	if err := json.NewDecoder(out).Decode(&hello); err != nil {
+	if err := json.NewDecoder(out).Decode(&p.greeting); err != nil {
+		p.stop()
 		return nil, fmt.Errorf("the proxy did not start: %w", err)
 	}
-	p.control, p.targets = hello.Control, hello.Targets
 	return p, nil
 }
 
@@ -255,7 +334,7 @@ func (p *proxyProcess) cpu() time.Duration {
 }
 
 func (p *proxyProcess) mallocs() float64 {
-	resp, err := http.Get("http://" + p.control + "/mallocs")
+	resp, err := http.Get("http://" + p.Control + "/mallocs")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -279,25 +358,4 @@ func (p *proxyProcess) rss() float64 {
 		}
 	}
 	return 0
-}
-
-// run sends n requests to a target over one connection.
-func (p *proxyProcess) run(t *target, n int) (sample, error) {
-	c, err := dial(t)
-	if err != nil {
-		return sample{}, err
-	}
-	defer c.close()
-	if err := c.do(0); err != nil { // the connection's own cost stays out
-		return sample{}, err
-	}
-	mallocs, before := p.mallocs(), p.cpu()
-	for i := range n {
-		if err := c.do(i + 1); err != nil {
-			return sample{}, err
-		}
-	}
-	used := p.cpu() - before
-	more := p.mallocs() - mallocs
-	return sample{float64(used.Nanoseconds()) / 1000 / float64(n), more / float64(n)}, nil
 }
