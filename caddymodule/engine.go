@@ -27,11 +27,11 @@ type engine struct {
 	mu        sync.Mutex
 	monitors  map[string]*monitors.Flag
 	all       []*monitors.Flag // the same; only appended to
-	resumed   map[string]bool // monitors that took their kept baseline
-	tripped   map[string]bool // monitors that were disarmed because the state says tripped
-	followers []listener      // from Provision to Cleanup: what changes is in force there at once
-	listeners []listener      // from Start to Stop, the newest last: it speaks for all
-	parting   listener        // the last one that stopped, while it is not cleaned up
+	resumed   map[string]bool  // monitors that took their kept baseline
+	tripped   map[string]bool  // monitors that were disarmed because the state says tripped
+	followers []listener       // from Provision to Cleanup: what changes is in force there at once
+	listeners []listener       // from Start to Stop, the newest last: it speaks for all
+	parting   listener         // the last one that stopped, while it is not cleaned up
 	stopTicks context.CancelFunc
 	ticking   sync.WaitGroup
 	health    state.Health // as it was last told

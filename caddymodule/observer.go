@@ -59,8 +59,12 @@ func (o *observer) begin(status int) {
 	o.result = monitors.Outcome{Status: status, Answered: true, FirstByte: time.Since(o.rq.arrival)}
 	h := o.Header()
 	o.rq.mark(h)
-	o.grpc = strings.HasPrefix(h.Get("Content-Type"), "application/grpc")
-	if status == http.StatusSwitchingProtocols || strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+	contentType := ""
+	if lines := h["Content-Type"]; len(lines) > 0 {
+		contentType = lines[0]
+	}
+	o.grpc = strings.HasPrefix(contentType, "application/grpc")
+	if status == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") {
 		// Such an answer lives for as long as people look at the page: what
 		// counts is that it began.
 		o.result.Class, o.result.Duration = classOf(status), o.result.FirstByte
@@ -177,11 +181,11 @@ func (rq *request) verdict(x *exposure, evidence *monitors.Evidence) {
 // classify says what the request came to: see "What counts as what" in docs/api.md.
 func (o *observer) classify(r *http.Request, err error, panicked any) {
 	out := &o.result
-	gone := errors.Is(r.Context().Err(), context.Canceled)
+	gone := func() bool { return errors.Is(r.Context().Err(), context.Canceled) }
 	switch {
 	case panicked != nil:
 		switch {
-		case gone:
+		case gone():
 			out.Class = goneAfter(out.Status)
 		case out.Answered:
 			out.Class, out.Error = monitors.Aborted, "broken off after status "+strconv.Itoa(out.Status)
@@ -195,17 +199,17 @@ func (o *observer) classify(r *http.Request, err error, panicked any) {
 		if errors.As(err, &he) && he.StatusCode != 0 {
 			out.Status = he.StatusCode
 		}
-		if gone {
+		if gone() {
 			out.Class = monitors.ClientGone
 			return
 		}
 	case err != nil:
 		out.Class, out.Error = monitors.Aborted, "failed after status "+strconv.Itoa(out.Status)
-		if gone {
+		if gone() {
 			out.Class, out.Error = goneAfter(out.Status), ""
 		}
 		return
-	case !out.Answered && gone:
+	case !out.Answered && gone():
 		out.Class = monitors.ClientGone
 		return
 	case !out.Answered:
@@ -215,7 +219,7 @@ func (o *observer) classify(r *http.Request, err error, panicked any) {
 	}
 	out.Class = classOf(out.Status)
 	switch {
-	case out.Status == 499 || gone && out.Status == http.StatusBadGateway:
+	case out.Status == 499 || out.Status == http.StatusBadGateway && gone():
 		out.Class = monitors.ClientGone
 	case out.Class == monitors.Failed:
 		out.Error = "status " + strconv.Itoa(out.Status)

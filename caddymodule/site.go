@@ -130,7 +130,7 @@ func (s *siteRules) cache() {
 	}
 	entry := 2*len(s.told) + 256
 	if s.names == nil {
-		entry += 12 * len(s.told)
+		entry += 16 * len(s.told)
 	}
 	s.sets, _ = lru.New[uint64, *decisionSet](min(4096, max(16, cacheBytes/entry))) // fails for sizes below 1 only
 }

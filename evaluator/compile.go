@@ -283,12 +283,15 @@ func (f *compiled) answers(reason Reason, detail string) answers {
 	return out
 }
 
+// Values of the variants of flags that define none.
+var valueTrue, valueFalse = json.RawMessage("true"), json.RawMessage("false")
+
 func (f *compiled) value(variant string) json.RawMessage {
 	if len(f.def.Variants) == 0 {
 		if variant == On {
-			return json.RawMessage("true")
+			return valueTrue
 		}
-		return json.RawMessage("false")
+		return valueFalse
 	}
 	for _, v := range f.def.Variants {
 		if v.Name == variant {

@@ -15,7 +15,7 @@ type Flag struct {
 
 	mu       sync.Mutex
 	cells    map[cellKey]*Cell
-	traffic  traffic
+	traffic  *traffic // nil while nobody watches for a drop
 	on       bool
 	baseline Baseline
 	asked    uint64    // exposures at the last sweep
@@ -69,15 +69,14 @@ func (f *Flag) Cohort(canary bool) (sum Counts) {
 	return sum
 }
 
-// counted gives both cohorts' counts, canary under true.
-func (f *Flag) counted() map[bool]CohortEvidence {
-	out := make(map[bool]CohortEvidence, 2)
-	for _, canary := range []bool{true, false} {
+// counted gives both cohorts' counts.
+func (f *Flag) counted() cohorts {
+	of := func(canary bool) CohortEvidence {
 		sum := f.Cohort(canary)
 		figures := sum.Figures()
-		out[canary] = CohortEvidence{Requests: int64(figures.Requests), Errors: int64(figures.Errors)}
+		return CohortEvidence{Requests: int64(figures.Requests), Errors: int64(figures.Errors)}
 	}
-	return out
+	return cohorts{of(true), of(false)}
 }
 
 // Configure puts thresholds in force. Counting goes on; only [Flag.Arm] begins
@@ -206,6 +205,9 @@ func (f *Flag) Tick(now time.Time, on bool) (verdict *Evidence, changed bool) {
 		return verdict, false
 	}
 	f.mu.Lock()
+	if f.traffic == nil {
+		f.traffic = new(traffic)
+	}
 	whole, sum := f.traffic.advance(now, f.arrived.Load()), int64(0)
 	if on != f.on {
 		f.on, changed = on, true
@@ -304,7 +306,7 @@ func (f *Flag) Status() Status {
 	s := Status{Armed: w.since.UTC()}
 	s.Canary, s.Control = w.cohorts()
 	if !w.limits.Load().Any() { // nobody followed the requests one by one
-		s.Canary.Errors = w.counted()[true].Errors - w.before[true].Errors
+		s.Canary.Errors = w.counted().canary.Errors - w.before.canary.Errors
 	}
 	if b := f.Baseline(); b.Requests >= 0 {
 		s.Baseline = &b

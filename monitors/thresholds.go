@@ -44,6 +44,9 @@ type CohortEvidence struct {
 	Slow     int64 `json:"slow,omitempty"`
 }
 
+// cohorts are both cohorts' counts.
+type cohorts struct{ canary, control CohortEvidence }
+
 // FailedRequest is one request that counted against the canary.
 type FailedRequest struct {
 	ID        string    `json:"id,omitempty"`
@@ -72,8 +75,8 @@ type watch struct {
 	retired atomic.Pointer[retired] // ring of the baseline before; nil when all in it is settled
 
 	errors, slow atomic.Int64
-	before       map[bool]CohortEvidence // counted before it began, by cohort; canary is true
-	counted      func() map[bool]CohortEvidence
+	before       cohorts // counted before it began
+	counted      func() cohorts
 	mu           sync.Mutex
 	last         []FailedRequest
 }
@@ -98,8 +101,8 @@ func (w *watch) keep(r FailedRequest) {
 // the canary are the watch's own, so that they agree with the verdict.
 func (w *watch) cohorts() (canary, control CohortEvidence) {
 	now := w.counted()
-	canary = CohortEvidence{Requests: now[true].Requests - w.before[true].Requests, Errors: w.errors.Load(), Slow: w.slow.Load()}
-	control = CohortEvidence{Requests: now[false].Requests - w.before[false].Requests, Errors: now[false].Errors - w.before[false].Errors}
+	canary = CohortEvidence{Requests: now.canary.Requests - w.before.canary.Requests, Errors: w.errors.Load(), Slow: w.slow.Load()}
+	control = CohortEvidence{Requests: now.control.Requests - w.before.control.Requests, Errors: now.control.Errors - w.before.control.Errors}
 	return canary, control
 }
 
