@@ -29,7 +29,7 @@ type request struct {
 	eval    evaluator.Evaluation
 	site    *siteRules // of the handler whose context was read; nil: a route or matcher came first
 	header  http.Header
-	vary    [1]string // header names this response varies by, as the line of Vary
+	vary    [1]string // header names this response varies by; the response's own line of Vary, as long as nobody else touches it
 	values  [2]string // a few headers' memory
 	cookie  string    // Set-Cookie of a new sticky id
 	done    bool      // the outcome is known: nothing is an exposure any more
@@ -178,9 +178,9 @@ func (rq *request) varyBy(i int) {
 	}
 	names := rq.site.varyOf(rq.rules, i)
 	switch {
-	case names == "" || names == rq.vary[0]:
+	case names == "" || names == rq.vary[0] || rq.vary[0] == "*":
 		return
-	case rq.vary[0] == "":
+	case rq.vary[0] == "" || names == "*":
 		rq.vary[0] = names
 	default:
 		line := rq.vary[0]
@@ -189,7 +189,7 @@ func (rq *request) varyBy(i int) {
 				line += ", " + name
 			}
 		}
-		rq.vary = [1]string{line}
+		rq.vary[0] = line
 	}
 	if rq.header != nil {
 		rq.addVary(rq.header)
