@@ -22,7 +22,7 @@ fmt:
 
 # Without the simulations: they share nothing, and the detector makes them slow.
 race:
-	$(GO) test -race -skip '^(TestNeverWithoutCause|TestFoundInFewRequests|TestGuardTraces|TestLatencyFigures)$$' ./...
+	$(GO) test -race -skip '^(TestNeverWithoutCause|TestFoundInFewRequests|TestGuardTraces|TestLatencyFigures|TestScenarios)$$' ./...
 
 # A short run of every fuzz target; FUZZTIME=10m for a long one.
 FUZZTIME ?= 10s

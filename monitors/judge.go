@@ -2,6 +2,7 @@ package monitors
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
 )
 
@@ -148,40 +149,80 @@ func (j *judge) evidence() evidence {
 
 // slowness decides what is slow: the quantiles of the control's past, read now
 // and then, and for the canary a tolerated factor more. Any threshold that
-// depends on the past alone keeps the test's bound.
+// depends on the past alone keeps the test's bound. Safe for concurrent use but
+// for reread.
 type slowness struct {
-	past      sketch
-	tolerate  float64 // η: a fraction, 0.1 is 10 % slower
-	control   [len(latencyQuantiles)]time.Duration
-	canary    [len(latencyQuantiles)]time.Duration
-	threshold bool // thresholds are known
+	past   sketch // of the control
+	limits atomic.Pointer[slowLimits]
 }
+
+// slowLimits are times to the first byte, by quantile; those of the control
+// first.
+type slowLimits [2][len(latencyQuantiles)]time.Duration
 
 // leastPast is how many requests of the control must be known before anything is
 // slow: a p99 of fewer says nothing.
 const leastPast = 200
 
-// reread takes the past into the thresholds; call it once a minute.
-func (s *slowness) reread() {
+// reread takes the past into the limits; call it once a minute. tolerate is a
+// fraction: 0.1 lets the canary be 10 % slower.
+func (s *slowness) reread(tolerate float64) {
 	if s.past.count() < leastPast {
 		return
 	}
-	s.threshold = true
+	l := new(slowLimits)
 	for i, q := range latencyQuantiles {
-		s.control[i] = s.past.quantile(q)
-		s.canary[i] = time.Duration(float64(s.control[i]) * (1 + s.tolerate))
+		l[control][i] = s.past.quantile(q)
+		l[canary][i] = time.Duration(float64(l[control][i]) * (1 + tolerate))
 	}
+	s.limits.Store(l)
 	s.past.fade()
 }
 
-// slow tells for each quantile whether a time to the first byte is slow.
-func (s *slowness) slow(canary bool, wait time.Duration) (slow [len(latencyQuantiles)]bool) {
-	limits := &s.control
-	if canary {
-		limits = &s.canary
+// slow tells for each quantile whether a time to the first byte is slow; known
+// is false while nobody can say.
+func (s *slowness) slow(of cohort, wait time.Duration) (slow [len(latencyQuantiles)]bool, known bool) {
+	l := s.limits.Load()
+	if l == nil {
+		return slow, false
 	}
-	for i, limit := range limits {
+	for i, limit := range l[of] {
 		slow[i] = wait > limit
 	}
-	return slow
+	return slow, true
 }
+
+// cohort is one of the two that are compared.
+type cohort uint8
+
+const (
+	control cohort = iota
+	canary
+)
+
+func cohortOf(isCanary bool) cohort {
+	if isCanary {
+		return canary
+	}
+	return control
+}
+
+// add counts a request of a cohort.
+func (s *Stratum) add(of cohort, bad bool) {
+	n, x := &s.N0, &s.X0
+	if of == canary {
+		n, x = &s.N1, &s.X1
+	}
+	*n++
+	if bad {
+		*x++
+	}
+}
+
+// plus adds another block's counts.
+func (s *Stratum) plus(o Stratum) {
+	*s = Stratum{s.N1 + o.N1, s.X1 + o.X1, s.N0 + o.N0, s.X0 + o.X0}
+}
+
+// both tells whether requests of both cohorts are in it.
+func (s *Stratum) both() bool { return s.N1 > 0 && s.N0 > 0 }

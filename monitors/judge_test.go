@@ -15,39 +15,28 @@ import (
 func latencyRun(seed uint64, factor float64) (requests int64) {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	j := newJudge(judgeConfig{falseAlarm: figureAlpha, errors: true, ratio: 1.2, margin: 0.0005, latency: true})
-	s := slowness{tolerate: 0.1}
+	var s slowness
 	const minute, perTick = 600, 10
 	for tick := range 80 * minute {
 		if tick%minute == 0 {
-			s.reread()
+			s.reread(0.1)
 		}
 		var b settledBlock
 		b.errors = []Stratum{{}}
 		for range perTick {
 			wait := 50e6 * math.Exp(0.6*rng.NormFloat64())
-			canary, bad := rng.IntN(10) == 0, rng.IntN(1000) == 0
-			if canary && tick >= 20*minute {
+			of, bad := cohortOf(rng.IntN(10) == 0), rng.IntN(1000) == 0
+			if of == canary && tick >= 20*minute {
 				wait *= factor
 				requests++
 			}
-			add := func(t *Stratum, bad bool) {
-				n, x := &t.N0, &t.X0
-				if canary {
-					n, x = &t.N1, &t.X1
-				}
-				*n++
-				if bad {
-					*x++
-				}
-			}
-			add(&b.errors[0], bad)
-			if !canary {
+			b.errors[0].add(of, bad)
+			if of == control {
 				s.past.add(time.Duration(wait))
 			}
-			if s.threshold {
-				slow := s.slow(canary, time.Duration(wait))
+			if slow, known := s.slow(of, time.Duration(wait)); known {
 				for i := range slow {
-					add(&b.latency[i], slow[i])
+					b.latency[i].add(of, slow[i])
 				}
 			}
 		}

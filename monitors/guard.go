@@ -1,0 +1,333 @@
+package monitors
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// guard compares one flag's canary with its control while requests pass. The
+// request path adds to counters of the tenth of a second in which a request
+// arrived, and marks when its answer begins and ends; settle closes blocks in
+// their order and has them judged. Requests that the split did not decide do not
+// belong here.
+//
+// It holds no list of requests but of those that failed, a bounded one a block.
+// arrive, answer and end are safe for concurrent use with each other and with
+// settle; settle is not with itself.
+type guard struct {
+	config guardConfig
+	begin  time.Time
+	blocks []guardBlock // a ring
+	next   atomic.Int64 // the first block that is not settled; only settle moves it
+	since  [2]atomic.Int64
+
+	erred users // who has met an error: counts no more
+	seen  [2]users
+	slowness
+
+	// Only settle touches what follows.
+	judge    *judge
+	open     settledBlock // what waits until both cohorts have requests
+	people   time.Time    // when users were last forgotten
+	failing  [2]float64   // users who erred since then, by cohort
+	affected int          // users of the canary who erred, ever
+	rereadAt time.Time
+}
+
+// guardConfig is the definition's guard.
+type guardConfig struct {
+	judgeConfig
+	tolerateSlow float64       // a fraction: 0.1 is 10 % slower
+	warmUp       time.Duration // of a cohort, from its first request: its latency does not count
+	settle       time.Duration // a block waits for its requests at least so long
+	userEpoch    time.Duration // who erred is forgotten after it
+	minUsers     int           // of the canary, who must have met an error before a trip by errors
+	anyTraffic   bool          // traffic may trip, too
+}
+
+type guardBlock struct {
+	cohorts [2]guardCounts
+	crowd   atomic.Uint64 // 64 bits of the canary's users
+
+	mu     sync.Mutex
+	failed []failure
+}
+
+type guardCounts struct {
+	arrived, answered, ended, gone, silent, slowKnown atomic.Int32
+	slow                                              [len(latencyQuantiles)]atomic.Int32
+}
+
+type failure struct {
+	user uint64
+	of   cohort
+}
+
+const (
+	guardBlocks   = 1 << 10 // 102 s
+	mostFailures  = 4096    // of a block that are kept
+	userBits      = 1 << 16
+	warmUpLimit   = 10 * time.Second // blocks wait at least so long while the canary warms up
+	mostLimit     = 60 * time.Second // and never longer
+	fewUsers      = 50
+	fewUsersEpoch = 10 * time.Second
+	erredShare    = 0.25 // of a cohort's users who erred: all are forgotten
+	rereadEvery   = time.Minute
+)
+
+func newGuard(now time.Time, c guardConfig) *guard {
+	return &guard{
+		config: c, begin: now, people: now, rereadAt: now.Add(rereadEvery),
+		blocks: make([]guardBlock, guardBlocks),
+		erred:  newUsers(userBits), seen: [2]users{newUsers(userBits), newUsers(userBits)},
+		judge: newJudge(c.judgeConfig),
+	}
+}
+
+// ticket follows one request. The zero ticket is of one that does not count.
+type ticket struct {
+	guard *guard
+	user  uint64
+	block int64
+	of    cohort
+	begun bool
+}
+
+// arrive notes a request of a user, whose hash is never 0.
+func (g *guard) arrive(now time.Time, of cohort, user uint64) ticket {
+	since := now.Sub(g.begin)
+	i := int64(since / blockLength)
+	if g.erred.has(user) || i < g.next.Load() || i-g.next.Load() >= guardBlocks {
+		return ticket{}
+	}
+	g.since[of].CompareAndSwap(0, int64(since)+1)
+	g.seen[of].add(user)
+	b := g.block(i)
+	b.cohorts[of].arrived.Add(1)
+	if of == canary {
+		b.crowd.Or(1 << (user % 64))
+	}
+	return ticket{guard: g, user: user, block: i, of: of}
+}
+
+func (g *guard) block(i int64) *guardBlock { return &g.blocks[i%guardBlocks] }
+
+// counts returns the counters of the ticket's block, nil when it is settled.
+func (t *ticket) counts() *guardCounts {
+	if t.guard == nil || t.block < t.guard.next.Load() {
+		return nil
+	}
+	return &t.guard.block(t.block).cohorts[t.of]
+}
+
+// answer notes that the answer has begun, wait after the arrival.
+func (t *ticket) answer(wait time.Duration) {
+	if t.begun || t.guard == nil {
+		return
+	}
+	t.begun = true
+	if t.of == control {
+		t.guard.past.add(wait)
+	}
+	c := t.counts()
+	if c == nil {
+		return
+	}
+	c.answered.Add(1)
+	if slow, known := t.guard.slow(t.of, wait); known && t.guard.warm(t.of, t.block) {
+		c.slowKnown.Add(1)
+		for i := range slow {
+			if slow[i] {
+				c.slow[i].Add(1)
+			}
+		}
+	}
+}
+
+// end notes that the request is over: bad, or its client has gone, or neither.
+func (t *ticket) end(bad, gone bool) {
+	c := t.counts()
+	if c == nil {
+		return
+	}
+	switch {
+	case gone:
+		c.gone.Add(1)
+	case bad:
+		t.guard.block(t.block).fail(failure{t.user, t.of})
+	}
+	if !t.begun {
+		t.begun = true
+		c.silent.Add(1)
+	}
+	c.ended.Add(1)
+}
+
+func (b *guardBlock) fail(f failure) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.failed) < mostFailures {
+		b.failed = append(b.failed, f)
+	}
+}
+
+// warm tells whether a cohort has been served for long enough when block i began
+// that its latency counts.
+func (g *guard) warm(of cohort, i int64) bool {
+	since := g.since[of].Load()
+	return since > 0 && i*int64(blockLength)-since >= int64(g.config.warmUp)
+}
+
+// verdict is what the guard comes to.
+type verdict struct {
+	evidence
+	trip bool
+}
+
+// settle closes the blocks that are over: whose requests have all ended, or
+// that are older than the limit. It stops at the first that trips.
+func (g *guard) settle(now time.Time) (v verdict) {
+	if now.After(g.rereadAt) {
+		g.rereadAt = now.Add(rereadEvery)
+		g.reread(g.config.tolerateSlow)
+	}
+	g.forget(now)
+	limit := g.limit(now)
+	age := now.Sub(g.begin)
+	for i := g.next.Load(); ; i++ {
+		old := age - time.Duration(i+1)*blockLength
+		if old < 0 {
+			break
+		}
+		b := g.block(i)
+		if old < limit && (b.cohorts[canary].waiting() || b.cohorts[control].waiting()) {
+			break
+		}
+		g.next.Store(i + 1)
+		g.close(b)
+		if v = g.verdict(); v.trip {
+			return v
+		}
+	}
+	return g.verdict()
+}
+
+func (c *guardCounts) waiting() bool { return c.arrived.Load() > c.ended.Load() }
+
+// limit is how long a block waits for its requests.
+func (g *guard) limit(now time.Time) time.Duration {
+	l := g.config.settle
+	if limits := g.limits.Load(); limits != nil {
+		l = max(l, 2*limits[control][len(latencyQuantiles)-1])
+	}
+	if !g.warm(canary, int64(now.Sub(g.begin)/blockLength)) {
+		l = max(l, warmUpLimit)
+	}
+	return min(l, mostLimit)
+}
+
+// forget begins a new epoch of users, when it is time or when so many have erred
+// that those who are left are not like the others.
+func (g *guard) forget(now time.Time) {
+	users := [2]float64{g.seen[control].count(), g.seen[canary].count()}
+	epoch := g.config.userEpoch
+	if users[canary] < fewUsers {
+		epoch = fewUsersEpoch
+	}
+	spent := func(of cohort) bool { return g.failing[of] > 0 && g.failing[of] >= erredShare*users[of] }
+	if now.Sub(g.people) < epoch && !spent(canary) && !spent(control) {
+		return
+	}
+	g.people, g.failing = now, [2]float64{}
+	g.erred.clear()
+	g.seen[control].clear()
+	g.seen[canary].clear()
+}
+
+// close takes a block's counts to the judge, and empties it.
+func (g *guard) close(b *guardBlock) {
+	var errors Stratum
+	var latency [len(latencyQuantiles)]Stratum
+	n, x := [2]*int64{&errors.N0, &errors.N1}, [2]*int64{&errors.X0, &errors.X1}
+	for of := range b.cohorts {
+		c := &b.cohorts[of]
+		// Those without an answer by now are bad, and slow.
+		unanswered := int64(max(c.arrived.Load()-c.answered.Load()-c.silent.Load(), 0))
+		*n[of] = int64(c.arrived.Load() - c.gone.Load())
+		*x[of] = unanswered
+		if of == int(canary) && unanswered > 0 {
+			g.affected += min(int(unanswered), bits.OnesCount64(b.crowd.Load()))
+		}
+		known := int64(c.slowKnown.Load())
+		if known > 0 || unanswered > 0 && g.limits.Load() != nil && g.warm(cohort(of), g.next.Load()) {
+			known += unanswered
+			for q := range latency {
+				ln, lx := &latency[q].N0, &latency[q].X0
+				if of == int(canary) {
+					ln, lx = &latency[q].N1, &latency[q].X1
+				}
+				*ln, *lx = known, int64(c.slow[q].Load())+unanswered
+			}
+		}
+		c.reset()
+	}
+	b.mu.Lock()
+	failed := b.failed
+	b.failed = nil
+	b.mu.Unlock()
+	b.crowd.Store(0)
+	for _, f := range failed {
+		if !g.erred.add(f.user) {
+			*n[f.of]-- // one user's many errors are one
+			continue
+		}
+		*x[f.of]++
+		g.failing[f.of]++
+		if f.of == canary {
+			g.affected++
+		}
+	}
+	g.pour(errors, latency)
+}
+
+func (c *guardCounts) reset() {
+	for _, a := range []*atomic.Int32{&c.arrived, &c.answered, &c.ended, &c.gone, &c.silent, &c.slowKnown} {
+		a.Store(0)
+	}
+	for q := range c.slow {
+		c.slow[q].Store(0)
+	}
+}
+
+// pour adds a block to what waits, and has judged what has requests of both
+// cohorts: that depends on exposures alone.
+func (g *guard) pour(errors Stratum, latency [len(latencyQuantiles)]Stratum) {
+	if len(g.open.errors) == 0 {
+		g.open.errors = make([]Stratum, 1)
+	}
+	var b settledBlock
+	one := [1]Stratum{}
+	if g.open.errors[0].plus(errors); g.open.errors[0].both() {
+		one[0], g.open.errors[0] = g.open.errors[0], Stratum{}
+		b.errors = one[:]
+	}
+	for q := range latency {
+		if g.open.latency[q].plus(latency[q]); g.open.latency[q].both() {
+			b.latency[q], g.open.latency[q] = g.open.latency[q], Stratum{}
+		}
+	}
+	g.judge.add(&b)
+}
+
+// verdict weighs what has been judged.
+func (g *guard) verdict() verdict {
+	v := verdict{evidence: g.judge.evidence()}
+	weight := v.served
+	if g.config.anyTraffic {
+		weight = v.whole
+	}
+	v.trip = weight >= g.judge.tripAt && (v.leading != TestErrors || g.affected >= g.config.minUsers)
+	return v
+}
