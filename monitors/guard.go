@@ -30,6 +30,7 @@ type guard struct {
 	// Only settle touches what follows.
 	judge    *judge
 	open     settledBlock // what waits until both cohorts have requests
+	judged   Stratum      // all of it so far, for people
 	people   time.Time    // when users were last forgotten
 	failing  [2]float64   // users who erred since then, by cohort
 	affected int          // users of the canary who erred, ever
@@ -47,18 +48,38 @@ type guardConfig struct {
 	anyTraffic   bool          // traffic may trip, too
 }
 
+// guardBlock is a place of the ring. Its counters belong to one block at a time,
+// whose turn they carry.
 type guardBlock struct {
 	cohorts [2]guardCounts
 	crowd   atomic.Uint64 // 64 bits of the canary's users
 
 	mu     sync.Mutex
+	turn   uint32 // of failed
 	failed []failure
 }
 
 type guardCounts struct {
-	arrived, answered, ended, gone, silent, slowKnown atomic.Int32
-	slow                                              [len(latencyQuantiles)]atomic.Int32
+	arrived, answered, ended, gone, silent, slowKnown tally
+	slow                                              [len(latencyQuantiles)]tally
 }
+
+// tally counts in its lower half; the upper half is the turn that it counts for.
+type tally struct{ state atomic.Uint64 }
+
+// add counts one for a turn, and returns false when that is over.
+func (t *tally) add(turn uint32) bool {
+	if uint32(t.state.Add(1)>>32) == turn {
+		return true
+	}
+	t.state.Add(^uint64(0))
+	return false
+}
+
+func (t *tally) count() int64 { return int64(uint32(t.state.Load())) }
+
+// take ends a turn and returns its count.
+func (t *tally) take(turn uint32) int64 { return int64(uint32(t.state.Swap(uint64(turn+1) << 32))) }
 
 type failure struct {
 	user uint64
@@ -104,22 +125,18 @@ func (g *guard) arrive(now time.Time, of cohort, user uint64) ticket {
 	}
 	g.since[of].CompareAndSwap(0, int64(since)+1)
 	g.seen[of].add(user)
-	b := g.block(i)
-	b.cohorts[of].arrived.Add(1)
+	b, turn := g.block(i)
+	if !b.cohorts[of].arrived.add(turn) {
+		return ticket{} // settled just now
+	}
 	if of == canary {
 		b.crowd.Or(1 << (user % 64))
 	}
 	return ticket{guard: g, user: user, block: i, of: of}
 }
 
-func (g *guard) block(i int64) *guardBlock { return &g.blocks[i%guardBlocks] }
-
-// counts returns the counters of the ticket's block, nil when it is settled.
-func (t *ticket) counts() *guardCounts {
-	if t.guard == nil || t.block < t.guard.next.Load() {
-		return nil
-	}
-	return &t.guard.block(t.block).cohorts[t.of]
+func (g *guard) block(i int64) (b *guardBlock, turn uint32) {
+	return &g.blocks[i%guardBlocks], uint32(i / guardBlocks)
 }
 
 // answer notes that the answer has begun, wait after the arrival.
@@ -131,16 +148,16 @@ func (t *ticket) answer(wait time.Duration) {
 	if t.of == control {
 		t.guard.past.add(wait)
 	}
-	c := t.counts()
-	if c == nil {
-		return
+	b, turn := t.guard.block(t.block)
+	c := &b.cohorts[t.of]
+	if !c.answered.add(turn) {
+		return // settled: it was too late
 	}
-	c.answered.Add(1)
 	if slow, known := t.guard.slow(t.of, wait); known && t.guard.warm(t.of, t.block) {
-		c.slowKnown.Add(1)
+		c.slowKnown.add(turn)
 		for i := range slow {
 			if slow[i] {
-				c.slow[i].Add(1)
+				c.slow[i].add(turn)
 			}
 		}
 	}
@@ -148,27 +165,28 @@ func (t *ticket) answer(wait time.Duration) {
 
 // end notes that the request is over: bad, or its client has gone, or neither.
 func (t *ticket) end(bad, gone bool) {
-	c := t.counts()
-	if c == nil {
+	if t.guard == nil {
 		return
 	}
+	b, turn := t.guard.block(t.block)
+	c := &b.cohorts[t.of]
 	switch {
 	case gone:
-		c.gone.Add(1)
+		c.gone.add(turn)
 	case bad:
-		t.guard.block(t.block).fail(failure{t.user, t.of})
+		b.fail(turn, failure{t.user, t.of})
 	}
 	if !t.begun {
 		t.begun = true
-		c.silent.Add(1)
+		c.silent.add(turn)
 	}
-	c.ended.Add(1)
+	c.ended.add(turn) // the last: now the block may be settled
 }
 
-func (b *guardBlock) fail(f failure) {
+func (b *guardBlock) fail(turn uint32, f failure) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.failed) < mostFailures {
+	if b.turn == turn && len(b.failed) < mostFailures {
 		b.failed = append(b.failed, f)
 	}
 }
@@ -201,12 +219,12 @@ func (g *guard) settle(now time.Time) (v verdict) {
 		if old < 0 {
 			break
 		}
-		b := g.block(i)
+		b, turn := g.block(i)
 		if old < limit && (b.cohorts[canary].waiting() || b.cohorts[control].waiting()) {
 			break
 		}
 		g.next.Store(i + 1)
-		g.close(b)
+		g.close(b, turn)
 		if v = g.verdict(); v.trip {
 			return v
 		}
@@ -214,7 +232,7 @@ func (g *guard) settle(now time.Time) (v verdict) {
 	return g.verdict()
 }
 
-func (c *guardCounts) waiting() bool { return c.arrived.Load() > c.ended.Load() }
+func (c *guardCounts) waiting() bool { return c.arrived.count() > c.ended.count() }
 
 // limit is how long a block waits for its requests.
 func (g *guard) limit(now time.Time) time.Duration {
@@ -247,20 +265,26 @@ func (g *guard) forget(now time.Time) {
 }
 
 // close takes a block's counts to the judge, and empties it.
-func (g *guard) close(b *guardBlock) {
+func (g *guard) close(b *guardBlock, turn uint32) {
 	var errors Stratum
 	var latency [len(latencyQuantiles)]Stratum
 	n, x := [2]*int64{&errors.N0, &errors.N1}, [2]*int64{&errors.X0, &errors.X1}
 	for of := range b.cohorts {
 		c := &b.cohorts[of]
 		// Those without an answer by now are bad, and slow.
-		unanswered := int64(max(c.arrived.Load()-c.answered.Load()-c.silent.Load(), 0))
-		*n[of] = int64(c.arrived.Load() - c.gone.Load())
+		arrived, answered, silent := c.arrived.take(turn), c.answered.take(turn), c.silent.take(turn)
+		unanswered := max(arrived-answered-silent, 0)
+		*n[of] = max(arrived-c.gone.take(turn), 0)
+		c.ended.take(turn)
 		*x[of] = unanswered
 		if of == int(canary) && unanswered > 0 {
 			g.affected += min(int(unanswered), bits.OnesCount64(b.crowd.Load()))
 		}
-		known := int64(c.slowKnown.Load())
+		known := c.slowKnown.take(turn)
+		var slow [len(latencyQuantiles)]int64
+		for q := range slow {
+			slow[q] = c.slow[q].take(turn)
+		}
 		if known > 0 || unanswered > 0 && g.limits.Load() != nil && g.warm(cohort(of), g.next.Load()) {
 			known += unanswered
 			for q := range latency {
@@ -268,14 +292,13 @@ func (g *guard) close(b *guardBlock) {
 				if of == int(canary) {
 					ln, lx = &latency[q].N1, &latency[q].X1
 				}
-				*ln, *lx = known, int64(c.slow[q].Load())+unanswered
+				*ln, *lx = known, slow[q]+unanswered
 			}
 		}
-		c.reset()
 	}
 	b.mu.Lock()
 	failed := b.failed
-	b.failed = nil
+	b.failed, b.turn = nil, turn+1
 	b.mu.Unlock()
 	b.crowd.Store(0)
 	for _, f := range failed {
@@ -292,18 +315,10 @@ func (g *guard) close(b *guardBlock) {
 	g.pour(errors, latency)
 }
 
-func (c *guardCounts) reset() {
-	for _, a := range []*atomic.Int32{&c.arrived, &c.answered, &c.ended, &c.gone, &c.silent, &c.slowKnown} {
-		a.Store(0)
-	}
-	for q := range c.slow {
-		c.slow[q].Store(0)
-	}
-}
-
 // pour adds a block to what waits, and has judged what has requests of both
 // cohorts: that depends on exposures alone.
 func (g *guard) pour(errors Stratum, latency [len(latencyQuantiles)]Stratum) {
+	g.judged.plus(errors)
 	if len(g.open.errors) == 0 {
 		g.open.errors = make([]Stratum, 1)
 	}
