@@ -33,7 +33,8 @@ type guard struct {
 	judged   Stratum      // all of it so far, for people
 	people   time.Time    // when users were last forgotten
 	failing  [2]float64   // users who erred since then, by cohort
-	affected int          // users of the canary who erred, ever
+	victims  users        // of the canary who erred, ever
+	affected int          // how many they are, and those who waited in vain
 	rereadAt time.Time
 }
 
@@ -90,11 +91,12 @@ const (
 	guardBlocks   = 1 << 10 // 102 s
 	mostFailures  = 4096    // of a block that are kept
 	userBits      = 1 << 16
+	victimBits    = 1 << 10
 	warmUpLimit   = 10 * time.Second // blocks wait at least so long while the canary warms up
 	mostLimit     = 60 * time.Second // and never longer
 	fewUsers      = 50
 	fewUsersEpoch = 10 * time.Second
-	erredShare    = 0.25 // of a cohort's users who erred: all are forgotten
+	erredShare    = 0.25 // of fewUsers or more of a cohort who erred: all are forgotten
 	rereadEvery   = time.Minute
 )
 
@@ -102,7 +104,7 @@ func newGuard(now time.Time, c guardConfig) *guard {
 	return &guard{
 		config: c, begin: now, people: now, rereadAt: now.Add(rereadEvery),
 		blocks: make([]guardBlock, guardBlocks),
-		erred:  newUsers(userBits), seen: [2]users{newUsers(userBits), newUsers(userBits)},
+		erred:  newUsers(userBits), seen: [2]users{newUsers(userBits), newUsers(userBits)}, victims: newUsers(victimBits),
 		judge: newJudge(c.judgeConfig),
 	}
 }
@@ -254,7 +256,7 @@ func (g *guard) forget(now time.Time) {
 	if users[canary] < fewUsers {
 		epoch = fewUsersEpoch
 	}
-	spent := func(of cohort) bool { return g.failing[of] > 0 && g.failing[of] >= erredShare*users[of] }
+	spent := func(of cohort) bool { return users[of] >= fewUsers && g.failing[of] >= erredShare*users[of] }
 	if now.Sub(g.people) < epoch && !spent(canary) && !spent(control) {
 		return
 	}
@@ -308,7 +310,7 @@ func (g *guard) close(b *guardBlock, turn uint32) {
 		}
 		*x[f.of]++
 		g.failing[f.of]++
-		if f.of == canary {
+		if f.of == canary && g.victims.add(f.user) {
 			g.affected++
 		}
 	}
