@@ -140,7 +140,7 @@ func (c *instance) settled(flag string, n int) guard {
 		g = c.guard(flag)
 		return g.Guard.Figures.Canary.Requests >= n
 	})
-	return g
+	return c.guard(flag) // an outcome that came while the first was written is whole by now
 }
 
 // metric returns the value of a series as the metrics endpoint writes it, "" when
