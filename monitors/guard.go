@@ -270,16 +270,16 @@ func (g *guard) forget(now time.Time) {
 func (g *guard) close(b *guardBlock, turn uint32) {
 	var errors Stratum
 	var latency [len(latencyQuantiles)]Stratum
-	n, x := [2]*int64{&errors.N0, &errors.N1}, [2]*int64{&errors.X0, &errors.X1}
-	for of := range b.cohorts {
+	for of := range canary + 1 {
 		c := &b.cohorts[of]
+		n, x := errors.of(of)
 		// Those without an answer by now are bad, and slow.
 		arrived, answered, silent := c.arrived.take(turn), c.answered.take(turn), c.silent.take(turn)
 		unanswered := max(arrived-answered-silent, 0)
-		*n[of] = max(arrived-c.gone.take(turn), 0)
+		*n = max(arrived-c.gone.take(turn), 0)
 		c.ended.take(turn)
-		*x[of] = unanswered
-		if of == int(canary) && unanswered > 0 {
+		*x = unanswered
+		if of == canary && unanswered > 0 {
 			g.affected += min(int(unanswered), bits.OnesCount64(b.crowd.Load()))
 		}
 		known := c.slowKnown.take(turn)
@@ -287,14 +287,11 @@ func (g *guard) close(b *guardBlock, turn uint32) {
 		for q := range slow {
 			slow[q] = c.slow[q].take(turn)
 		}
-		if known > 0 || unanswered > 0 && g.limits.Load() != nil && g.warm(cohort(of), g.next.Load()) {
+		if known > 0 || unanswered > 0 && g.limits.Load() != nil && g.warm(of, g.next.Load()) {
 			known += unanswered
 			for q := range latency {
-				ln, lx := &latency[q].N0, &latency[q].X0
-				if of == int(canary) {
-					ln, lx = &latency[q].N1, &latency[q].X1
-				}
-				*ln, *lx = known, slow[q]+unanswered
+				n, x := latency[q].of(of)
+				*n, *x = known, slow[q]+unanswered
 			}
 		}
 	}
@@ -304,11 +301,12 @@ func (g *guard) close(b *guardBlock, turn uint32) {
 	b.mu.Unlock()
 	b.crowd.Store(0)
 	for _, f := range failed {
+		n, x := errors.of(f.of)
 		if !g.erred.add(f.user) {
-			*n[f.of]-- // one user's many errors are one
+			*n-- // one user's many errors are one
 			continue
 		}
-		*x[f.of]++
+		*x++
 		g.failing[f.of]++
 		if f.of == canary && g.victims.add(f.user) {
 			g.affected++

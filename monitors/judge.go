@@ -207,12 +207,17 @@ func cohortOf(isCanary bool) cohort {
 	return control
 }
 
+// of returns a cohort's counts: its requests, and the bad ones.
+func (s *Stratum) of(c cohort) (n, x *int64) {
+	if c == canary {
+		return &s.N1, &s.X1
+	}
+	return &s.N0, &s.X0
+}
+
 // add counts a request of a cohort.
 func (s *Stratum) add(of cohort, bad bool) {
-	n, x := &s.N0, &s.X0
-	if of == canary {
-		n, x = &s.N1, &s.X1
-	}
+	n, x := s.of(of)
 	*n++
 	if bad {
 		*x++
