@@ -3,7 +3,6 @@ package tests
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -148,16 +147,7 @@ func (p *process) command(stdin string, args ...string) (stdout, stderr string, 
 // flags reads the API's list as text.
 func (p *process) flags() string {
 	p.t.Helper()
-	resp, err := http.Get("http://" + p.admin + "/feature_flags/flags")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return string(text)
+	return fetch(p.t, "http://"+p.admin+"/feature_flags/flags").body
 }
 
 // newCaddy prepares a command of the binary.
