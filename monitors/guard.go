@@ -1,348 +1,531 @@
 package monitors
 
 import (
-	"math/bits"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// guard compares one flag's canary with its control while requests pass. The
-// request path adds to counters of the tenth of a second in which a request
-// arrived, and marks when its answer begins and ends; settle closes blocks in
-// their order and has them judged. Requests that the split did not decide do not
-// belong here.
+// Guard compares one flag's canary with its control while requests pass. The
+// request path adds to counters of the block in which a request arrived, and
+// marks when its answer begins and ends; [Guard.Tick] closes blocks in their
+// order and has them judged. Only requests that the flag's split decided belong
+// here: everybody else differs to begin with.
 //
 // It holds no list of requests but of those that failed, a bounded one a block.
-// arrive, answer and end are safe for concurrent use with each other and with
-// settle; settle is not with itself.
-type guard struct {
-	config guardConfig
-	begin  time.Time
-	blocks []guardBlock // a ring
-	next   atomic.Int64 // the first block that is not settled; only settle moves it
-	since  [2]atomic.Int64
+// All methods are safe for concurrent use; those of a [Ticket] are not with each
+// other.
+type Guard struct {
+	config  GuardConfig
+	begun   time.Time
+	epoch   atomic.Int64
+	current atomic.Pointer[guardBlock] // in which requests arrive now
 
-	erred users // who has met an error: counts no more
-	seen  [2]users
-	slowness
+	erred  people // who has met an error: counts no more; only Tick adds
+	seen   [2]headcount
+	visits *visits // nil: nobody watches traffic
+	unlike unlike
+	past   [2]sketch // times to the first byte
 
-	// Only settle touches what follows.
+	mu sync.Mutex // orders Tick and those who read what it writes
+	guardState
+
+	lastMu sync.Mutex
+	last   []FailedRequest // of the canary, newest last
+}
+
+// GuardConfig is the definition's guard, with what else it needs to know.
+type GuardConfig struct {
+	FalseAlarm    float64 // α: bound on the chance of a false trip, in (0, 1)
+	Errors        bool    // compare error rates
+	TolerateRatio float64 // of the canary's error rate over the control's; 1 or more
+	Tolerate      float64 // added to that; a rate from 0 to 1
+	Latency       bool    // compare times to the first byte
+	TolerateSlow  float64 // a fraction: 0.1 is 10 % slower
+	WarmUp        time.Duration
+	Traffic       Traffic
+	Settle        time.Duration // a block waits for its requests at least so long
+	UserEpoch     time.Duration // who erred is forgotten after it
+	MinUsers      int           // of the canary, who must have met an error before a trip by errors
+
+	// Share of the users whom the split puts into the canary, in (0, 1).
+	Share float64
+
+	// Trial is how many detectors before this one have spent their part of the
+	// bound: this one takes α·2^-Trial.
+	Trial int
+
+	// Recovery makes it the guard of a canary on probation; the zero Recovery
+	// does not.
+	Recovery Recovery
+}
+
+// Traffic says what a drop of the canary's traffic does.
+type Traffic uint8
+
+// What a drop of the traffic does.
+const (
+	TrafficHold Traffic = iota
+	TrafficTrip
+	TrafficOff
+)
+
+// guardState is what only Tick writes.
+type guardState struct {
+	queue   []*guardBlock // sealed, waiting for their requests
+	since   [2]time.Time  // a cohort's first request; zero: none yet
+	served  float64       // requests of the canary, fading with its load
+	limits  *slowLimits   // in force for new blocks; nil: not known
+	reread  time.Time     // when the past was last read
+	renewed time.Time     // when the samples of users were last renewed
+	second  int64         // whole seconds since begun
+	forgot  time.Time     // when users were last forgotten
+	failing [2]float64    // users who erred since then, by cohort
+	crowded bool          // nobody more can be remembered as having erred
+
+	anonymous  bool // requests without a user were seen
+	dispersion *dispersion
+
 	judge    *judge
-	open     settledBlock // what waits until both cohorts have requests
-	judged   Stratum      // all of it so far, for people
-	people   time.Time    // when users were last forgotten
-	failing  [2]float64   // users who erred since then, by cohort
-	victims  users        // of the canary who erred, ever
-	affected int          // how many they are, and those who waited in vain
-	rereadAt time.Time
+	evidence evidence  // of the judge, after the last block
+	recovery *recovery // nil: the canary is not on probation
+	open     openBlock // what waits until both cohorts have requests
+	sum      judgedSum
+	calm     judgedSum // sum when nothing spoke against the canary, last
+	low      float64   // weight of the evidence then
+	victims  victims   // of the canary, since then
+	arrived  [2]int64  // requests, but those whose client left
+	bad      [2]int64  // of them, every one
+	tripped  bool
+	watch    holding
 }
 
-// guardConfig is the definition's guard.
-type guardConfig struct {
-	judgeConfig
-	tolerateSlow float64       // a fraction: 0.1 is 10 % slower
-	warmUp       time.Duration // of a cohort, from its first request: its latency does not count
-	settle       time.Duration // a block waits for its requests at least so long
-	userEpoch    time.Duration // who erred is forgotten after it
-	minUsers     int           // of the canary, who must have met an error before a trip by errors
-	anyTraffic   bool          // traffic may trip, too
+// openBlock is what the tests have not seen yet.
+type openBlock struct {
+	errors     Stratum
+	latency    [len(latencyQuantiles)]Stratum
+	engagement Stratum
 }
 
-// guardBlock is a place of the ring. Its counters belong to one block at a time,
-// whose turn they carry.
-type guardBlock struct {
-	cohorts [2]guardCounts
-	crowd   atomic.Uint64 // 64 bits of the canary's users
-
-	mu     sync.Mutex
-	turn   uint32 // of failed
-	failed []failure
-}
-
-type guardCounts struct {
-	arrived, answered, ended, gone, silent, slowKnown tally
-	slow                                              [len(latencyQuantiles)]tally
-}
-
-// tally counts in its lower half; the upper half is the turn that it counts for.
-type tally struct{ state atomic.Uint64 }
-
-// add counts one for a turn, and returns false when that is over.
-func (t *tally) add(turn uint32) bool {
-	if uint32(t.state.Add(1)>>32) == turn {
-		return true
-	}
-	t.state.Add(^uint64(0))
-	return false
-}
-
-func (t *tally) count() int64 { return int64(uint32(t.state.Load())) }
-
-// take ends a turn and returns its count.
-func (t *tally) take(turn uint32) int64 { return int64(uint32(t.state.Swap(uint64(turn+1) << 32))) }
-
-type failure struct {
-	user uint64
-	of   cohort
+// judgedSum are the counts that went into the tests.
+type judgedSum struct {
+	at       time.Time
+	errors   Stratum
+	latency  [len(latencyQuantiles)]Stratum
+	arrivals [2]int64 // of the control and of the canary
+	left     Stratum  // visits, and those without a second request
 }
 
 const (
-	guardBlocks   = 1 << 10 // 102 s
-	mostFailures  = 4096    // of a block that are kept
-	userBits      = 1 << 16
-	victimBits    = 1 << 10
 	warmUpLimit   = 10 * time.Second // blocks wait at least so long while the canary warms up
 	mostLimit     = 60 * time.Second // and never longer
 	fewUsers      = 50
 	fewUsersEpoch = 10 * time.Second
 	erredShare    = 0.25 // of fewUsers or more of a cohort who erred: all are forgotten
 	rereadEvery   = time.Minute
+	renewEvery    = 10 * time.Minute
 )
 
-func newGuard(now time.Time, c guardConfig) *guard {
-	return &guard{
-		config: c, begin: now, people: now, rereadAt: now.Add(rereadEvery),
-		blocks: make([]guardBlock, guardBlocks),
-		erred:  newUsers(userBits), seen: [2]users{newUsers(userBits), newUsers(userBits)}, victims: newUsers(victimBits),
-		judge: newJudge(c.judgeConfig),
+// NewGuard makes a guard that begins at now.
+func NewGuard(now time.Time, c GuardConfig) *Guard {
+	g := &Guard{config: c, begun: now}
+	g.judge = newJudge(judgeConfig{
+		falseAlarm: c.FalseAlarm * math.Exp2(-float64(c.Trial)),
+		errors:     c.Errors, ratio: c.TolerateRatio, margin: c.Tolerate,
+		latency: c.Latency, traffic: c.Traffic != TrafficOff,
+	})
+	if c.Traffic != TrafficOff {
+		g.visits = new(visits)
 	}
+	if c.Recovery.Test != "" {
+		g.recovery = newRecovery(c.Recovery)
+	}
+	g.reread, g.renewed, g.forgot = now, now, now
+	g.sum.at, g.calm.at = now, now
+	g.evidence = g.judge.evidence()
+	g.current.Store(&guardBlock{guard: g})
+	return g
 }
 
-// ticket follows one request. The zero ticket is of one that does not count.
-type ticket struct {
-	guard *guard
+// Epoch returns the number of the epoch: requests that were decided by another
+// definition or percentage belong to another one.
+func (g *Guard) Epoch() int64 { return g.epoch.Load() }
+
+// NextEpoch begins a new epoch with another share of users, in (0, 1): what
+// comes from here on is never pooled with what came before. It returns the
+// epoch's number.
+func (g *Guard) NextEpoch(now time.Time, share float64) int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.epoch.Add(1)
+	g.config.Share = share
+	g.seal(now)
+	g.queue[len(g.queue)-1].last = true
+	return n
+}
+
+// SetShare corrects the share of users whom the split puts into the canary, in
+// (0, 1).
+func (g *Guard) SetShare(share float64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.config.Share = share
+}
+
+// Ticket follows one request. The zero Ticket is of one that does not count. Not
+// safe for concurrent use.
+type Ticket struct {
+	block *guardBlock
 	user  uint64
-	block int64
 	of    cohort
 	begun bool
 }
 
-// arrive notes a request of a user, whose hash is never 0.
-func (g *guard) arrive(now time.Time, of cohort, user uint64) ticket {
-	since := now.Sub(g.begin)
-	i := int64(since / blockLength)
-	if g.erred.has(user) || i < g.next.Load() || i-g.next.Load() >= guardBlocks {
-		return ticket{}
+// Arrive notes a request that was decided in an epoch. user is a hash of who
+// asks, the same for all requests of one user; 0 is nobody known.
+func (g *Guard) Arrive(epoch int64, isCanary bool, user uint64) Ticket {
+	if epoch != g.epoch.Load() {
+		return Ticket{}
 	}
-	g.since[of].CompareAndSwap(0, int64(since)+1)
-	g.seen[of].add(user)
-	b, turn := g.block(i)
-	if !b.cohorts[of].arrived.add(turn) {
-		return ticket{} // settled just now
+	of := cohortOf(isCanary)
+	first := false
+	if user != 0 {
+		g.seen[of].add(user)
+		if g.visits != nil {
+			first = g.visits.note(of, user)
+		}
+		if g.erred.has(user) {
+			if first {
+				g.current.Load().cohorts[of].firsts.Add(1)
+			}
+			return Ticket{}
+		}
+		if isCanary {
+			g.unlike.served(user)
+		}
 	}
-	if of == canary {
-		b.crowd.Or(1 << (user % 64))
+	for range 3 { // a block may be sealed just now
+		b := g.current.Load()
+		if b.cohorts[of].arrived.Add(1) >= sealed {
+			continue
+		}
+		if first {
+			b.cohorts[of].firsts.Add(1)
+		}
+		if user == 0 {
+			b.anonymous.Store(true)
+		} else if isCanary {
+			b.crowd.Or(1 << (user % 64))
+		}
+		return Ticket{block: b, user: user, of: of}
 	}
-	return ticket{guard: g, user: user, block: i, of: of}
+	return Ticket{}
 }
 
-func (g *guard) block(i int64) (b *guardBlock, turn uint32) {
-	return &g.blocks[i%guardBlocks], uint32(i / guardBlocks)
-}
+// Counts tells whether anything comes of the ticket.
+func (t *Ticket) Counts() bool { return t.block != nil }
 
-// answer notes that the answer has begun, wait after the arrival.
-func (t *ticket) answer(wait time.Duration) {
-	if t.begun || t.guard == nil {
+// FirstByte notes that the answer has begun, wait after the arrival.
+func (t *Ticket) FirstByte(wait time.Duration) {
+	b := t.block
+	if b == nil || t.begun {
 		return
 	}
 	t.begun = true
-	if t.of == control {
-		t.guard.past.add(wait)
+	g, c := b.guard, &b.cohorts[t.of]
+	g.past[t.of].add(wait)
+	if t.of == control && t.user != 0 {
+		g.unlike.answered(t.user, wait)
 	}
-	b, turn := t.guard.block(t.block)
-	c := &b.cohorts[t.of]
-	if !c.answered.add(turn) {
-		return // settled: it was too late
-	}
-	if slow, known := t.guard.slow(t.of, wait); known && t.guard.warm(t.of, t.block) {
-		c.slowKnown.add(turn)
-		for i := range slow {
-			if slow[i] {
-				c.slow[i].add(turn)
+	if b.limits != nil {
+		for i, limit := range b.limits[t.of] {
+			if wait > limit {
+				c.slow[i].Add(1)
 			}
 		}
 	}
+	c.answered.Add(1)
 }
 
-// end notes that the request is over: bad, or its client has gone, or neither.
-func (t *ticket) end(bad, gone bool) {
-	if t.guard == nil {
+// End notes what the request came to, at now.
+func (t *Ticket) End(now time.Time, o *Outcome) {
+	b := t.block
+	if b == nil {
 		return
 	}
-	b, turn := t.guard.block(t.block)
 	c := &b.cohorts[t.of]
-	switch {
-	case gone:
-		c.gone.add(turn)
-	case bad:
-		b.fail(turn, failure{t.user, t.of})
-	}
 	if !t.begun {
 		t.begun = true
-		c.silent.add(turn)
+		c.silent.Add(1)
 	}
-	c.ended.add(turn) // the last: now the block may be settled
-}
-
-func (b *guardBlock) fail(turn uint32, f failure) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.turn == turn && len(b.failed) < mostFailures {
-		b.failed = append(b.failed, f)
+	switch {
+	case o.Class == ClientGone:
+		c.gone.Add(1)
+	case o.Class.IsError():
+		b.fail(failure{t.user, t.of})
+		if t.of == canary && o.Error != "" {
+			b.guard.keep(FailedRequest{ID: o.RequestID, At: now.UTC(), Status: o.Status, FirstByte: o.FirstByte.Seconds(), Why: o.Error})
+		}
 	}
+	c.ended.Add(1) // the last: now the block may be settled
+	t.block = nil
 }
 
-// warm tells whether a cohort has been served for long enough when block i began
-// that its latency counts.
-func (g *guard) warm(of cohort, i int64) bool {
-	since := g.since[of].Load()
-	return since > 0 && i*int64(blockLength)-since >= int64(g.config.warmUp)
-}
-
-// verdict is what the guard comes to.
-type verdict struct {
-	evidence
-	trip bool
-}
-
-// settle closes the blocks that are over: whose requests have all ended, or
-// that are older than the limit. It stops at the first that trips.
-func (g *guard) settle(now time.Time) (v verdict) {
-	if now.After(g.rereadAt) {
-		g.rereadAt = now.Add(rereadEvery)
-		g.reread(g.config.tolerateSlow)
+// keep remembers a failed request for people.
+func (g *Guard) keep(r FailedRequest) {
+	g.lastMu.Lock()
+	defer g.lastMu.Unlock()
+	if len(g.last) == keptRequests {
+		copy(g.last, g.last[1:])
+		g.last = g.last[:keptRequests-1]
 	}
-	g.forget(now)
+	g.last = append(g.last, r)
+}
+
+// Tick closes the blocks that are over, and says what has come of it; call it
+// about ten times a second. After a verdict to trip it says nothing more.
+func (g *Guard) Tick(now time.Time) Verdict {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.tripped {
+		return Verdict{}
+	}
+	if b := g.current.Load(); b.used() {
+		g.seal(now)
+	}
 	limit := g.limit(now)
-	age := now.Sub(g.begin)
-	for i := g.next.Load(); ; i++ {
-		old := age - time.Duration(i+1)*blockLength
-		if old < 0 {
+	closed := 0
+	for _, b := range g.queue {
+		if !b.done() && now.Sub(b.over) < limit {
 			break
 		}
-		b, turn := g.block(i)
-		if old < limit && (b.cohorts[canary].waiting() || b.cohorts[control].waiting()) {
+		closed++
+		g.close(b)
+		if g.trips() {
+			g.tripped = true
 			break
-		}
-		g.next.Store(i + 1)
-		g.close(b, turn)
-		if v = g.verdict(); v.trip {
-			return v
 		}
 	}
-	return g.verdict()
+	clear(g.queue[:closed])
+	g.queue = g.queue[closed:]
+	if second := int64(now.Sub(g.begun) / time.Second); second != g.second {
+		g.second = second
+		g.everySecond(now)
+	}
+	return g.verdict(now)
 }
 
-func (c *guardCounts) waiting() bool { return c.arrived.count() > c.ended.count() }
+// seal ends the block in which requests arrive. The caller must hold mu.
+func (g *Guard) seal(now time.Time) {
+	next := &guardBlock{guard: g}
+	if g.config.Latency && g.limits != nil && g.warm(control, now) {
+		next.limits = g.limits
+		if !g.warm(canary, now) {
+			next.limits = nil
+		}
+	}
+	b := g.current.Swap(next)
+	b.over = now
+	for of := range canary + 1 {
+		// What arrives from here on finds the next block.
+		b.count[of] = int64(b.cohorts[of].arrived.Or(sealed))
+		if b.count[of] > 0 && g.since[of].IsZero() {
+			g.since[of] = now
+		}
+	}
+	g.queue = append(g.queue, b)
+}
+
+// warm tells whether a cohort has been served for long enough that its latency
+// counts.
+func (g *Guard) warm(of cohort, now time.Time) bool {
+	return !g.since[of].IsZero() && now.Sub(g.since[of]) >= g.config.WarmUp
+}
 
 // limit is how long a block waits for its requests.
-func (g *guard) limit(now time.Time) time.Duration {
-	l := g.config.settle
-	if limits := g.limits.Load(); limits != nil {
-		l = max(l, 2*limits[control][len(latencyQuantiles)-1])
+func (g *Guard) limit(now time.Time) time.Duration {
+	l := g.config.Settle
+	if g.limits != nil {
+		l = max(l, 2*g.limits[control][len(latencyQuantiles)-1])
 	}
-	if !g.warm(canary, int64(now.Sub(g.begin)/blockLength)) {
+	if !g.warm(canary, now) {
 		l = max(l, warmUpLimit)
 	}
 	return min(l, mostLimit)
 }
 
+// everySecond does what need not be done more often.
+func (g *Guard) everySecond(now time.Time) {
+	g.forget(now)
+	if g.visits != nil {
+		left := g.visits.tick(g.second)
+		g.sum.left.plus(left)
+		if g.open.engagement.plus(left); g.open.engagement.both() {
+			g.judge.engaged(g.open.engagement)
+			g.open.engagement = Stratum{}
+		}
+	}
+	if now.Sub(g.renewed) >= renewEvery {
+		g.renewed = now
+		g.unlike.renew()
+		g.served /= 2
+	}
+	if now.Sub(g.reread) >= rereadEvery {
+		g.reread = now
+		tolerate := g.config.TolerateSlow
+		if !g.anonymous {
+			tolerate = g.unlike.tolerance(tolerate, g.served)
+		}
+		if l := newSlowLimits(&g.past[control], tolerate); l != nil {
+			g.limits = l
+		}
+		g.past[control].fade()
+		g.past[canary].fade()
+		if g.dispersion != nil {
+			g.judge.disperse(g.dispersion.publish())
+		}
+		g.seal(now) // what waits for its first request shall know the new limits
+	}
+	g.watch.second(g, now)
+}
+
 // forget begins a new epoch of users, when it is time or when so many have erred
 // that those who are left are not like the others.
-func (g *guard) forget(now time.Time) {
+func (g *Guard) forget(now time.Time) {
 	users := [2]float64{g.seen[control].count(), g.seen[canary].count()}
-	epoch := g.config.userEpoch
+	epoch := g.config.UserEpoch
 	if users[canary] < fewUsers {
-		epoch = fewUsersEpoch
+		epoch = min(epoch, fewUsersEpoch)
 	}
 	spent := func(of cohort) bool { return users[of] >= fewUsers && g.failing[of] >= erredShare*users[of] }
-	if now.Sub(g.people) < epoch && !spent(canary) && !spent(control) {
+	if now.Sub(g.forgot) < epoch && !spent(canary) && !spent(control) && !g.crowded {
 		return
 	}
-	g.people, g.failing = now, [2]float64{}
+	g.forgot, g.failing, g.crowded = now, [2]float64{}, false
 	g.erred.clear()
 	g.seen[control].clear()
 	g.seen[canary].clear()
 }
 
-// close takes a block's counts to the judge, and empties it.
-func (g *guard) close(b *guardBlock, turn uint32) {
-	var errors Stratum
+// close takes a block's counts to the judge.
+func (g *Guard) close(b *guardBlock) {
+	var s Stratum
 	var latency [len(latencyQuantiles)]Stratum
+	var firsts [2]int64
+	if b.anonymous.Load() && !g.anonymous {
+		g.anonymous, g.dispersion = true, newDispersion()
+	}
 	for of := range canary + 1 {
 		c := &b.cohorts[of]
-		n, x := errors.of(of)
+		n, x := s.of(of)
 		// Those without an answer by now are bad, and slow.
-		arrived, answered, silent := c.arrived.take(turn), c.answered.take(turn), c.silent.take(turn)
-		unanswered := max(arrived-answered-silent, 0)
-		*n = max(arrived-c.gone.take(turn), 0)
-		c.ended.take(turn)
-		*x = unanswered
-		if of == canary && unanswered > 0 {
-			g.affected += min(int(unanswered), bits.OnesCount64(b.crowd.Load()))
+		answered := int64(c.answered.Load())
+		unanswered := max(b.count[of]-answered-int64(c.silent.Load()), 0)
+		*n = max(b.count[of]-int64(c.gone.Load()), 0)
+		*x = min(unanswered, *n)
+		g.arrived[of] += *n
+		g.bad[of] += *x
+		firsts[of] = int64(c.firsts.Load())
+		if of == canary {
+			g.served += float64(b.count[of])
+			if unanswered > 0 {
+				g.victims.unanswered(b, unanswered)
+			}
 		}
-		known := c.slowKnown.take(turn)
-		var slow [len(latencyQuantiles)]int64
-		for q := range slow {
-			slow[q] = c.slow[q].take(turn)
-		}
-		if known > 0 || unanswered > 0 && g.limits.Load() != nil && g.warm(of, g.next.Load()) {
-			known += unanswered
+		if b.limits != nil {
 			for q := range latency {
 				n, x := latency[q].of(of)
-				*n, *x = known, slow[q]+unanswered
+				*n = answered + unanswered
+				*x = min(int64(c.slow[q].Load())+unanswered, *n)
 			}
 		}
 	}
-	b.mu.Lock()
-	failed := b.failed
-	b.failed, b.turn = nil, turn+1
-	b.mu.Unlock()
-	b.crowd.Store(0)
-	for _, f := range failed {
-		n, x := errors.of(f.of)
-		if !g.erred.add(f.user) {
-			*n-- // one user's many errors are one
-			continue
+	for _, f := range b.take() {
+		n, x := s.of(f.of)
+		g.bad[f.of]++
+		if f.user != 0 {
+			fresh, full := g.erred.add(f.user)
+			g.crowded = g.crowded || full
+			if !fresh && !full {
+				*n = max(*n-1, *x) // one user's many errors are one
+				continue
+			}
+			g.failing[f.of]++
 		}
-		*x++
-		g.failing[f.of]++
-		if f.of == canary && g.victims.add(f.user) {
-			g.affected++
+		*x = min(*x+1, *n)
+		if f.of == canary {
+			g.victims.add(b.over, f.user)
 		}
 	}
-	g.pour(errors, latency)
+	g.watch.block(s, latency)
+	g.pour(b.over, s, latency, firsts)
+	if b.last {
+		g.open = openBlock{}
+	}
 }
 
 // pour adds a block to what waits, and has judged what has requests of both
 // cohorts: that depends on exposures alone.
-func (g *guard) pour(errors Stratum, latency [len(latencyQuantiles)]Stratum) {
-	g.judged.plus(errors)
-	if len(g.open.errors) == 0 {
-		g.open.errors = make([]Stratum, 1)
+func (g *Guard) pour(now time.Time, errors Stratum, latency [len(latencyQuantiles)]Stratum, firsts [2]int64) {
+	g.sum.at = now
+	g.sum.errors.plus(errors)
+	if g.dispersion != nil {
+		g.dispersion.add(now, errors)
 	}
-	var b settledBlock
-	one := [1]Stratum{}
-	if g.open.errors[0].plus(errors); g.open.errors[0].both() {
-		one[0], g.open.errors[0] = g.open.errors[0], Stratum{}
-		b.errors = one[:]
+	b := &g.open
+	if b.errors.plus(errors); b.errors.both() {
+		g.judge.erred(b.errors)
+		g.recovery.erred(b.errors)
+		b.errors = Stratum{}
 	}
 	for q := range latency {
-		if g.open.latency[q].plus(latency[q]); g.open.latency[q].both() {
-			b.latency[q], g.open.latency[q] = g.open.latency[q], Stratum{}
+		g.sum.latency[q].plus(latency[q])
+		if b.latency[q].plus(latency[q]); b.latency[q].both() {
+			g.judge.waited(q, b.latency[q])
+			g.recovery.waited(q, b.latency[q])
+			b.latency[q] = Stratum{}
 		}
 	}
-	g.judge.add(&b)
+	if firsts[canary]+firsts[control] > 0 {
+		for of := range firsts {
+			g.sum.arrivals[of] += firsts[of]
+		}
+		drop := max(leastDrop, 5*math.Sqrt(3/max(g.seen[canary].count(), 1)))
+		if p := g.config.Share; p > 0 && p < 1 && drop < 1 {
+			g.judge.came(firsts[canary], firsts[control], p/(1-p), drop)
+		}
+	}
+	g.evidence = g.judge.evidence()
+	w := g.weight()
+	// The evidence falls a little with every healthy block: near where it was
+	// lowest, nothing speaks against the canary.
+	g.low = min(w, g.low+(min(w, 0)-g.low)/1000)
+	if w <= g.low+0.25 && now.Sub(g.victims.at) >= victimsFor {
+		g.calm = g.sum
+		g.victims.clear()
+	}
 }
 
-// verdict weighs what has been judged.
-func (g *guard) verdict() verdict {
-	v := verdict{evidence: g.judge.evidence()}
-	weight := v.served
-	if g.config.anyTraffic {
-		weight = v.whole
+// victimsFor is how long users who met an error count towards min_users while
+// nothing else speaks against the canary.
+const victimsFor = 10 * time.Second
+
+const leastDrop = 0.1 // of the canary's arrivals, always tolerated
+
+// weight is the logarithm of the evidence on which the guard acts.
+func (g *Guard) weight() float64 {
+	if g.config.Traffic == TrafficTrip {
+		return g.evidence.whole
 	}
-	v.trip = weight >= g.judge.tripAt && (v.leading != TestErrors || g.affected >= g.config.minUsers)
-	return v
+	return g.evidence.served
+}
+
+// leading is the test that weighs most among those on which the guard acts.
+func (g *Guard) leading() string {
+	return g.evidence.leading(g.config.Traffic == TrafficTrip)
+}
+
+func (g *Guard) trips() bool {
+	return g.weight() >= g.judge.tripAt && (g.leading() != TestErrors || g.victims.count() >= g.config.MinUsers)
 }

@@ -2,7 +2,6 @@ package monitors
 
 import (
 	"math"
-	"sync/atomic"
 	"time"
 )
 
@@ -42,13 +41,12 @@ type judge struct {
 
 // judgeConfig says what is judged, and what is tolerated.
 type judgeConfig struct {
-	falseAlarm   float64 // α
-	errors       bool
-	ratio        float64 // of the canary's error rate over the control's, tolerated
-	margin       float64 // added to that
-	latency      bool
-	traffic      bool
-	arrivalsDrop float64 // share of the canary's arrivals that may be missing
+	falseAlarm float64 // α
+	errors     bool
+	ratio      float64 // of the canary's error rate over the control's, tolerated
+	margin     float64 // added to that
+	latency    bool
+	traffic    bool
 }
 
 func newJudge(c judgeConfig) *judge {
@@ -64,35 +62,49 @@ func newJudge(c judgeConfig) *judge {
 		}
 	}
 	if c.traffic {
-		j.arrivals = newArrivals(c.arrivalsDrop, limit)
+		j.arrivals = newArrivals(leastDrop, limit)
 		j.engagement = newProportions(1, engagementMargin, limit)
 	}
 	return j
 }
 
-// settledBlock is what a block of arrivals came to. What a test is not to see, a
-// cohort that warms up for one, has no requests in its strata.
-type settledBlock struct {
-	errors     []Stratum // by share
-	latency    [len(latencyQuantiles)]Stratum
-	arrivals   [2]int64 // first requests of users, of the canary and of the control
-	odds       float64  // of the canary's share of users
-	engagement Stratum  // users who did not come back
+// erred judges requests and the bad ones among them, by strata of one share each.
+// The blocks of each test come in the order of their requests' arrival.
+func (j *judge) erred(strata ...Stratum) {
+	if j.errors != nil {
+		j.errors.add(strata...)
+	}
 }
 
-// add judges a block. The blocks come in the order of their requests' arrival.
-func (j *judge) add(b *settledBlock) {
-	if j.errors != nil {
-		j.errors.add(b.errors...)
-	}
+// waited judges requests and the slow ones among them, by the quantile of number
+// q.
+func (j *judge) waited(q int, s Stratum) {
 	if j.latency != nil {
-		for i, t := range j.latency {
-			t.add(b.latency[i])
-		}
+		j.latency[q].add(s)
 	}
+}
+
+// came judges the first requests of users, of the canary and of the control,
+// where the odds of the canary's share of users are given, and what part of them
+// may be missing.
+func (j *judge) came(ofCanary, ofControl int64, odds, drop float64) {
 	if j.arrivals != nil {
-		j.arrivals.add(b.arrivals[0], b.arrivals[1], b.odds)
-		j.engagement.add(b.engagement)
+		j.arrivals.tolerate = drop
+		j.arrivals.add(ofCanary, ofControl, odds)
+	}
+}
+
+// engaged judges visits, and those without a second request among them.
+func (j *judge) engaged(s Stratum) {
+	if j.engagement != nil {
+		j.engagement.add(s)
+	}
+}
+
+// disperse tells by how much errors vary more than chance has it, 1 or more.
+func (j *judge) disperse(by float64) {
+	if j.errors != nil {
+		j.errors.dispersion = by
 	}
 }
 
@@ -100,9 +112,8 @@ func (j *judge) add(b *settledBlock) {
 type evidence struct {
 	errors, latency, arrivals, engagement float64
 
-	served  float64 // of how requests are served: errors and latency, as weighted
-	whole   float64 // with traffic
-	leading string  // the test that weighs most; "" without any evidence
+	served float64 // of how requests are served: errors and latency, as weighted
+	whole  float64 // with traffic
 }
 
 // evidence sums everything up.
@@ -120,76 +131,54 @@ func (j *judge) evidence() evidence {
 	if j.arrivals != nil {
 		e.arrivals, e.engagement = j.arrivals.logE, j.engagement.logE
 	}
-	most := none
-	for i, term := range []struct {
-		name   string
-		logE   float64
-		weight float64
-	}{
-		{TestErrors, e.errors, weightErrors},
-		{TestLatency, e.latency, weightLatency},
-		{TestArrivals, e.arrivals, weightArrivals},
-		{TestEngagement, e.engagement, weightEngagement},
-	} {
-		weighed := term.logE + math.Log(term.weight)
-		if i == 0 {
-			e.whole = weighed
-		} else {
-			e.whole = logAddExp(e.whole, weighed)
-		}
-		if i == 1 {
-			e.served = e.whole
-		}
-		if weighed > most {
-			most, e.leading = weighed, term.name
-		}
-	}
+	w := e.weighed()
+	e.served = logAddExp(w[0], w[1])
+	e.whole = logAddExp(e.served, logAddExp(w[2], w[3]))
 	return e
 }
 
-// slowness decides what is slow: the quantiles of the control's past, read now
-// and then, and for the canary a tolerated factor more. Any threshold that
-// depends on the past alone keeps the test's bound. Safe for concurrent use but
-// for reread.
-type slowness struct {
-	past   sketch // of the control
-	limits atomic.Pointer[slowLimits]
+// tests are the names, in the order of weighed.
+var tests = [...]string{TestErrors, TestLatency, TestArrivals, TestEngagement}
+
+var logWeights = [...]float64{math.Log(weightErrors), math.Log(weightLatency), math.Log(weightArrivals), math.Log(weightEngagement)}
+
+func (e *evidence) weighed() [len(tests)]float64 {
+	return [...]float64{e.errors + logWeights[0], e.latency + logWeights[1], e.arrivals + logWeights[2], e.engagement + logWeights[3]}
 }
 
-// slowLimits are times to the first byte, by quantile; those of the control
-// first.
+// leading is the test that weighs most, "" without any evidence.
+func (e *evidence) leading(withTraffic bool) (name string) {
+	most := math.Inf(-1)
+	for i, w := range e.weighed() {
+		if w > most && (i < 2 || withTraffic) {
+			most, name = w, tests[i]
+		}
+	}
+	return name
+}
+
+// slowLimits are times to the first byte above which a request is slow: the
+// quantiles of the control's past, and for the canary a tolerated factor more.
+// Any limit that depends on the past alone keeps the test's bound. Those of the
+// control come first.
 type slowLimits [2][len(latencyQuantiles)]time.Duration
 
 // leastPast is how many requests of the control must be known before anything is
 // slow: a p99 of fewer says nothing.
 const leastPast = 200
 
-// reread takes the past into the limits; call it once a minute. tolerate is a
-// fraction: 0.1 lets the canary be 10 % slower.
-func (s *slowness) reread(tolerate float64) {
-	if s.past.count() < leastPast {
-		return
+// newSlowLimits reads the past of the control; nil: it is too short. tolerate is
+// a fraction: 0.1 lets the canary be 10 % slower.
+func newSlowLimits(past *sketch, tolerate float64) *slowLimits {
+	if past.count() < leastPast {
+		return nil
 	}
 	l := new(slowLimits)
 	for i, q := range latencyQuantiles {
-		l[control][i] = s.past.quantile(q)
+		l[control][i] = past.quantile(q)
 		l[canary][i] = time.Duration(float64(l[control][i]) * (1 + tolerate))
 	}
-	s.limits.Store(l)
-	s.past.fade()
-}
-
-// slow tells for each quantile whether a time to the first byte is slow; known
-// is false while nobody can say.
-func (s *slowness) slow(of cohort, wait time.Duration) (slow [len(latencyQuantiles)]bool, known bool) {
-	l := s.limits.Load()
-	if l == nil {
-		return slow, false
-	}
-	for i, limit := range l[of] {
-		slow[i] = wait > limit
-	}
-	return slow, true
+	return l
 }
 
 // cohort is one of the two that are compared.
@@ -227,6 +216,10 @@ func (s *Stratum) add(of cohort, bad bool) {
 // plus adds another block's counts.
 func (s *Stratum) plus(o Stratum) {
 	*s = Stratum{s.N1 + o.N1, s.X1 + o.X1, s.N0 + o.N0, s.X0 + o.X0}
+}
+
+func (s Stratum) minus(o Stratum) Stratum {
+	return Stratum{s.N1 - o.N1, s.X1 - o.X1, s.N0 - o.N0, s.X0 - o.X0}
 }
 
 // both tells whether requests of both cohorts are in it.

@@ -15,14 +15,18 @@ import (
 func latencyRun(seed uint64, factor float64) (requests int64) {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	j := newJudge(judgeConfig{falseAlarm: figureAlpha, errors: true, ratio: 1.2, margin: 0.0005, latency: true})
-	var s slowness
+	var past sketch
+	var limits *slowLimits
 	const minute, perTick = 600, 10
 	for tick := range 80 * minute {
 		if tick%minute == 0 {
-			s.reread(0.1)
+			if l := newSlowLimits(&past, 0.1); l != nil {
+				limits = l
+			}
+			past.fade()
 		}
-		var b settledBlock
-		b.errors = []Stratum{{}}
+		var errors Stratum
+		var latency [len(latencyQuantiles)]Stratum
 		for range perTick {
 			wait := 50e6 * math.Exp(0.6*rng.NormFloat64())
 			of, bad := cohortOf(rng.IntN(10) == 0), rng.IntN(1000) == 0
@@ -30,18 +34,21 @@ func latencyRun(seed uint64, factor float64) (requests int64) {
 				wait *= factor
 				requests++
 			}
-			b.errors[0].add(of, bad)
+			errors.add(of, bad)
 			if of == control {
-				s.past.add(time.Duration(wait))
+				past.add(time.Duration(wait))
 			}
-			if slow, known := s.slow(of, time.Duration(wait)); known {
-				for i := range slow {
-					b.latency[i].add(of, slow[i])
+			if limits != nil {
+				for i, limit := range limits[of] {
+					latency[i].add(of, time.Duration(wait) > limit)
 				}
 			}
 		}
-		j.add(&b)
-		if j.evidence().served >= j.tripAt {
+		j.erred(errors)
+		for i := range latency {
+			j.waited(i, latency[i])
+		}
+		if e := j.evidence(); e.served >= j.tripAt {
 			if tick < 20*minute {
 				return 0
 			}
@@ -115,36 +122,44 @@ func TestPartitionsAreTheSame(t *testing.T) {
 // What weighs most is named, what is turned off says nothing, and traffic alone
 // is no reason against how requests are served.
 func TestEvidenceNamesTheTest(t *testing.T) {
-	everything := judgeConfig{falseAlarm: figureAlpha, errors: true, ratio: 1, latency: true, traffic: true, arrivalsDrop: 0.1}
 	bad, good := Stratum{N1: 10, X1: 9, N0: 90}, Stratum{N1: 10, N0: 90}
-	quiet := settledBlock{errors: []Stratum{good}, latency: [3]Stratum{good, good, good}, arrivals: [2]int64{10, 90}, odds: 1.0 / 9, engagement: good}
-	for want, spoil := range map[string]func(*settledBlock){
-		TestErrors:     func(b *settledBlock) { b.errors = []Stratum{bad} },
-		TestLatency:    func(b *settledBlock) { b.latency[2] = bad },
-		TestArrivals:   func(b *settledBlock) { b.arrivals = [2]int64{0, 90} },
-		TestEngagement: func(b *settledBlock) { b.engagement = bad },
-	} {
-		j := newJudge(everything)
-		if e := j.evidence(); e.leading != "" || !math.IsInf(e.whole, -1) {
+	for _, want := range tests {
+		j := newJudge(judgeConfig{falseAlarm: figureAlpha, errors: true, ratio: 1, latency: true, traffic: true})
+		if e := j.evidence(); e.leading(true) != "" || !math.IsInf(e.whole, -1) {
 			t.Errorf("before any block: %+v", e)
 		}
-		b := quiet
-		spoil(&b)
+		of := func(test string) Stratum {
+			if test == want {
+				return bad
+			}
+			return good
+		}
 		for range 20 {
-			j.add(&b)
+			j.erred(of(TestErrors))
+			for q := range latencyQuantiles {
+				j.waited(q, of(TestLatency))
+			}
+			came := int64(10)
+			if want == TestArrivals {
+				came = 0
+			}
+			j.came(came, 90, 1.0/9, 0.1)
+			j.engaged(of(TestEngagement))
 		}
 		e := j.evidence()
-		if e.leading != want || e.whole < j.tripAt {
-			t.Errorf("%s: leading %q, log E %v", want, e.leading, e.whole)
+		if e.leading(true) != want || e.whole < j.tripAt {
+			t.Errorf("%s: leading %q, log E %v", want, e.leading(true), e.whole)
 		}
 		served := want == TestErrors || want == TestLatency
-		if got := e.served >= j.tripAt; got != served {
-			t.Errorf("%s: evidence about how requests are served: %v", want, e.served)
+		if got := e.served >= j.tripAt; got != served || served && e.leading(false) != want {
+			t.Errorf("%s: evidence about how requests are served: %v, %q", want, e.served, e.leading(false))
 		}
 	}
 	off := newJudge(judgeConfig{falseAlarm: figureAlpha})
-	b := settledBlock{errors: []Stratum{bad}, latency: [3]Stratum{bad, bad, bad}, arrivals: [2]int64{0, 90}, odds: 1, engagement: bad}
-	off.add(&b)
+	off.erred(bad)
+	off.waited(0, bad)
+	off.came(0, 90, 1, 0.1)
+	off.engaged(bad)
 	if e := off.evidence(); !math.IsInf(e.whole, -1) {
 		t.Errorf("all turned off: %+v", e)
 	}

@@ -94,7 +94,8 @@ type Stratum struct{ N1, X1, N0, X0 int64 }
 // k-sample tests that allow for optional stopping", JSPI 230 (2024).
 type proportions struct {
 	detector
-	ratio, margin float64 // ρ ≥ 1, δ in [0, 1)
+	ratio, margin float64 // ρ > 0, δ in [0, 1)
+	dispersion    float64 // log factors are divided by it; below 1: they are not
 
 	blocks    int
 	bad, seen float64 // of the control's past, fading
@@ -140,6 +141,9 @@ func (t *proportions) add(strata ...Stratum) {
 					decay += d
 					logL += l
 				}
+			}
+			if t.dispersion > 1 {
+				decay, logL = decay/t.dispersion, logL/t.dispersion
 			}
 			t.detector.add(k, decay, logL)
 		}

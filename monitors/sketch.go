@@ -9,24 +9,50 @@ import (
 // sketch is a histogram of times to the first byte in buckets that grow by a
 // constant factor, so that a quantile is right to within sketchError of its
 // value whatever the traffic looks like. Sketches merge by addition. Adding is
-// one atomic addition; safe for concurrent use but for fade and merge.
+// one atomic addition; safe for concurrent use but for fade and merge. Of the
+// range only what traffic reaches takes memory.
 //
 // Masson, Rim, Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
 // relative-error guarantees", PVLDB 12 (2019), with a fixed range.
 type sketch struct {
-	buckets [sketchBuckets]atomic.Uint32
+	chunks [sketchBuckets / sketchChunk]atomic.Pointer[[sketchChunk]atomic.Uint32]
 }
 
 const (
 	sketchError   = 0.02
 	sketchBuckets = 384
+	sketchChunk   = 32
 	sketchFrom    = 100 * time.Microsecond // all below is one bucket; the last begins at more than 400 s
 )
 
 var sketchScale = 1 / math.Log((1+sketchError)/(1-sketchError))
 
 // add counts one time.
-func (s *sketch) add(d time.Duration) { s.buckets[sketchBucket(d)].Add(1) }
+func (s *sketch) add(d time.Duration) {
+	i := sketchBucket(d)
+	s.chunk(i)[i%sketchChunk].Add(1)
+}
+
+// chunk returns the part that holds bucket i, making it on first use.
+func (s *sketch) chunk(i int) *[sketchChunk]atomic.Uint32 {
+	place := &s.chunks[i/sketchChunk]
+	if c := place.Load(); c != nil {
+		return c
+	}
+	place.CompareAndSwap(nil, new([sketchChunk]atomic.Uint32))
+	return place.Load()
+}
+
+// each calls f for every bucket that may have counts, in ascending order.
+func (s *sketch) each(f func(i int, bucket *atomic.Uint32)) {
+	for k := range s.chunks {
+		if c := s.chunks[k].Load(); c != nil {
+			for i := range c {
+				f(k*sketchChunk+i, &c[i])
+			}
+		}
+	}
+}
 
 func sketchBucket(d time.Duration) int {
 	if d <= sketchFrom {
@@ -37,9 +63,7 @@ func sketchBucket(d time.Duration) int {
 
 // count returns how many times are in the sketch.
 func (s *sketch) count() (n uint64) {
-	for i := range s.buckets {
-		n += uint64(s.buckets[i].Load())
-	}
+	s.each(func(_ int, b *atomic.Uint32) { n += uint64(b.Load()) })
 	return n
 }
 
@@ -50,14 +74,16 @@ func (s *sketch) quantile(q float64) time.Duration {
 	if total == 0 {
 		return 0
 	}
-	rank, below := q*float64(total-1), uint64(0)
-	for i := range s.buckets {
-		below += uint64(s.buckets[i].Load())
-		if float64(below) > rank {
-			return sketchValue(i)
+	rank, below, found := q*float64(total-1), uint64(0), -1
+	s.each(func(i int, b *atomic.Uint32) {
+		if below += uint64(b.Load()); found < 0 && float64(below) > rank {
+			found = i
 		}
+	})
+	if found < 0 {
+		found = sketchBuckets - 1
 	}
-	return sketchValue(sketchBuckets - 1)
+	return sketchValue(found)
 }
 
 // sketchValue stands for all times of a bucket.
@@ -71,16 +97,18 @@ func sketchValue(i int) time.Duration {
 
 // merge adds another sketch's counts.
 func (s *sketch) merge(o *sketch) {
-	for i := range s.buckets {
-		s.buckets[i].Add(o.buckets[i].Load())
-	}
+	o.each(func(i int, b *atomic.Uint32) {
+		if n := b.Load(); n > 0 {
+			s.chunk(i)[i%sketchChunk].Add(n)
+		}
+	})
 }
 
 // fade halves all counts, rounding up one by one so that rare ones last.
 func (s *sketch) fade() {
-	for i := range s.buckets {
-		if n := s.buckets[i].Load(); n > 1 {
-			s.buckets[i].Add(^(n/2 - 1)) // minus n/2
+	s.each(func(_ int, b *atomic.Uint32) {
+		if n := b.Load(); n > 1 {
+			b.Add(^(n/2 - 1)) // minus n/2
 		}
-	}
+	})
 }

@@ -35,6 +35,19 @@ type Evidence struct {
 	Canary  CohortEvidence  `json:"canary"`
 	Control CohortEvidence  `json:"control"`
 	Last    []FailedRequest `json:"last_failing,omitempty"` // newest last
+	Guard   *GuardEvidence  `json:"guard,omitempty"`        // of a comparison of canary and control
+}
+
+// GuardEvidence is what a comparison of canary and control adds: there the limit
+// and what was found are e-values, one in so many by chance, and the cohorts'
+// counts are those since nothing spoke against the canary.
+type GuardEvidence struct {
+	From  time.Time `json:"from"`  // since when the counts are
+	LogE  float64   `json:"log_e"` // natural logarithm of what was found
+	Users int       `json:"users"` // of the canary, who met an error
+	Share float64   `json:"share"` // of the users whom the split puts into the canary, per cent
+	Epoch int64     `json:"epoch"`
+	Trial int       `json:"trial,omitempty"` // of the detector
 }
 
 // CohortEvidence are one cohort's counts since the flag was armed.

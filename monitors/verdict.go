@@ -1,0 +1,381 @@
+package monitors
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
+
+// Verdict is what a guard has come to.
+type Verdict struct {
+	Kind   VerdictKind
+	Test   string // of a trip: the test that weighs most
+	Reason string // of a hold, in words
+}
+
+// VerdictKind is one of the four.
+type VerdictKind string
+
+// The verdicts. Keep is the everyday one; on Hold a rollout stops climbing, and
+// the canary keeps its share; on Trip the flag is turned off; Recovered is said
+// of a canary on probation that has proved to be no worse.
+const (
+	Keep      VerdictKind = "keep"
+	Hold      VerdictKind = "hold"
+	Trip      VerdictKind = "trip"
+	Recovered VerdictKind = "recovered"
+)
+
+// verdict says what the tests and the watch come to. The caller must hold mu.
+func (g *Guard) verdict(now time.Time) Verdict {
+	switch {
+	case g.tripped:
+		return Verdict{Kind: Trip, Test: g.leading()}
+	case g.recovery.proved() && g.seen[canary].count() > float64(g.config.MinUsers)-0.5:
+		return Verdict{Kind: Recovered}
+	case g.watch.reason != "":
+		return Verdict{Kind: Hold, Reason: g.watch.reason}
+	}
+	return Verdict{Kind: Keep}
+}
+
+// The reasons to hold, in the order in which they are told.
+const (
+	HoldTraffic  = "traffic of the canary drops"
+	HoldControl  = "control fails too"
+	HoldSlow     = "control is slower than usual, too"
+	HoldEvidence = "evidence against the canary"
+	HoldSilence  = "no traffic"
+	HoldWarmUp   = "warming up"
+)
+
+// holding watches for what makes the tests say nothing, or says too little to
+// trip: a rollout must not climb meanwhile. Its rules are plain ones: a hold that
+// was not needed costs a few minutes.
+type holding struct {
+	reason string
+	dozens [holdWindows]window // of ten seconds each, a ring; the one at n is filled
+	n      int
+	began  time.Time // of the one that is filled
+	quiet  [2]time.Time
+	usual  float64 // the control's error rate while nothing was wrong with it; −1: not known
+	slow   bool
+	wanted float64 // the canary's share of the requests before it dropped; 0: it has not
+}
+
+type window struct {
+	errors Stratum
+	slow   Stratum // above the limit of the p90
+}
+
+const (
+	holdWindows = 31
+	windowLong  = 10 * time.Second
+	silence     = 5 * time.Minute
+	suspicion   = 20 // E, above which a rollout does not climb
+	lastWindows = 3
+)
+
+// block adds what a block came to.
+func (h *holding) block(errors Stratum, latency [len(latencyQuantiles)]Stratum) {
+	w := &h.dozens[h.n%holdWindows]
+	w.errors.plus(errors)
+	w.slow.plus(latency[1])
+}
+
+// second looks at the windows, once a second.
+func (h *holding) second(g *Guard, now time.Time) {
+	if h.began.IsZero() {
+		h.began, h.quiet = now, [2]time.Time{now, now}
+		h.usual = -1
+	}
+	current := &h.dozens[h.n%holdWindows]
+	for of := range canary + 1 {
+		if n, _ := current.errors.of(of); *n > 0 {
+			h.quiet[of] = now
+		}
+	}
+	failing, slow := h.failing(), h.slower()
+	if now.Sub(h.began) >= windowLong {
+		if !failing {
+			h.learn(current.errors)
+		}
+		h.n++
+		h.began = now
+		h.dozens[h.n%holdWindows] = window{}
+	}
+	switch e := g.evidence; {
+	case g.config.Traffic != TrafficOff && (h.dropping() || logAddExp(e.arrivals+logWeights[2], e.engagement+logWeights[3]) >= g.judge.tripAt):
+		h.reason = HoldTraffic
+	case failing:
+		h.reason = HoldControl
+	case slow:
+		h.reason = HoldSlow
+	case e.whole >= math.Log(suspicion):
+		h.reason = HoldEvidence
+	case now.Sub(h.quiet[canary]) >= silence || now.Sub(h.quiet[control]) >= silence:
+		h.reason = HoldSilence
+	case !g.warm(canary, now):
+		h.reason = HoldWarmUp
+	default:
+		h.reason = ""
+	}
+}
+
+// last sums the latest windows up, and what was before them.
+func (h *holding) last() (late, before Stratum, known int) {
+	for i := range min(h.n+1, holdWindows) {
+		w := &h.dozens[(h.n-i)%holdWindows]
+		if i < lastWindows {
+			late.plus(w.errors)
+		} else {
+			before.plus(w.errors)
+			known++
+		}
+	}
+	return late, before, known
+}
+
+// learn takes a window into the control's usual error rate.
+func (h *holding) learn(s Stratum) {
+	if s.N0 == 0 {
+		return
+	}
+	rate := float64(s.X0) / float64(s.N0)
+	if h.usual < 0 {
+		h.usual = rate
+	}
+	h.usual += (rate - h.usual) / 60 // ten minutes
+}
+
+// failing tells whether the control fails much more than usual.
+func (h *holding) failing() bool {
+	current := h.dozens[h.n%holdWindows].errors
+	s := current
+	if h.n > 0 {
+		s.plus(h.dozens[(h.n-1)%holdWindows].errors)
+	}
+	if h.usual < 0 || s.X0 < 5 {
+		return false
+	}
+	rate := float64(s.X0) / float64(s.N0)
+	return rate > 3*h.usual+0.02
+}
+
+// slower tells whether most of the control's requests are slower than nine in ten
+// were.
+func (h *holding) slower() bool {
+	s := h.dozens[h.n%holdWindows].slow
+	if h.n > 0 {
+		s.plus(h.dozens[(h.n-1)%holdWindows].slow)
+	}
+	if s.N0 < 20 {
+		return h.slow && s.N0 > 0
+	}
+	share := float64(s.X0) / float64(s.N0)
+	h.slow = share > 0.4 || h.slow && share > 0.3
+	return h.slow
+}
+
+// dropping tells whether the canary's share of the requests has fallen to less
+// than half of what it was in the minutes before, beyond what it varies.
+func (h *holding) dropping() bool {
+	late, before, known := h.last()
+	all, past := float64(late.N1+late.N0), float64(before.N1+before.N0)
+	if h.n < lastWindows || known < lastWindows || past == 0 {
+		return false
+	}
+	if h.wanted > 0 { // until it is back
+		if want := h.wanted * all; want >= 20 && float64(late.N1) > want/2 {
+			h.wanted = 0
+		}
+		return h.wanted > 0
+	}
+	share := float64(before.N1) / past
+	want := share * all
+	if want < 20 || float64(late.N1) > want/2 {
+		return false
+	}
+	// How much more than chance has it the share varied between windows.
+	varied := 1.0
+	for i := lastWindows; i < min(h.n, holdWindows); i++ {
+		w := &h.dozens[(h.n-i)%holdWindows].errors
+		if n := float64(w.N1 + w.N0); n > 0 {
+			off := float64(w.N1) - share*n
+			varied += off * off / (n * share * (1 - share))
+		}
+	}
+	varied = max(varied/float64(known), 1)
+	if want-float64(late.N1) > 5*math.Sqrt(varied*want*(1-share)) {
+		h.wanted = share
+	}
+	return h.wanted > 0
+}
+
+// GuardStatus is what people read about a guard.
+type GuardStatus struct {
+	Verdict VerdictKind         `json:"verdict"`
+	Test    string              `json:"test,omitempty"`   // of a trip
+	Reason  string              `json:"reason,omitempty"` // of a hold
+	Since   time.Time           `json:"since"`
+	Epoch   int64               `json:"epoch"` // of definition and percentage, counted from 0
+	Share   float64             `json:"share"` // of the users whom the split puts into the canary, per cent
+	Trial   int                 `json:"trial"` // of the detector: this one's bound is α·2^-trial
+	LogE    map[string]*float64 `json:"log_e"` // natural logarithm of the evidence by test, and `total` of all, as weighted; null: none yet
+	TripAt  float64             `json:"trip_at"`
+	Canary  GuardCohort         `json:"canary"`
+	Control GuardCohort         `json:"control"`
+	Slow    []float64           `json:"slow_above,omitempty"`  // seconds to the first byte: the control's p50, p90, p99; the canary may take the tolerance more
+	Proof   *float64            `json:"proof_log_e,omitempty"` // on probation: the evidence that the canary is no worse; it is back in full at ln 100
+}
+
+// GuardCohort is one cohort's part of it.
+type GuardCohort struct {
+	Requests int64   `json:"requests"` // but those whose client left
+	Bad      int64   `json:"bad"`
+	Judged   int64   `json:"judged"` // without those of users who had met an error before
+	Users    int64   `json:"users"`  // different ones since users were last forgotten, about
+	P50      float64 `json:"p50"`    // seconds to the first byte, over the last minutes
+	P90      float64 `json:"p90"`
+	P99      float64 `json:"p99"`
+}
+
+// Status returns the figures of the moment.
+func (g *Guard) Status(now time.Time) GuardStatus {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v := g.verdict(now)
+	s := GuardStatus{
+		Verdict: v.Kind, Test: v.Test, Reason: v.Reason, Since: g.begun.UTC(), Epoch: g.epoch.Load(), Share: 100 * g.config.Share,
+		Trial: g.config.Trial, TripAt: g.judge.tripAt,
+		Canary: g.cohort(canary), Control: g.cohort(control),
+		LogE: map[string]*float64{
+			TestErrors: finite(g.evidence.errors), TestLatency: finite(g.evidence.latency),
+			TestArrivals: finite(g.evidence.arrivals), TestEngagement: finite(g.evidence.engagement), "total": finite(g.weight()),
+		},
+	}
+	if g.limits != nil {
+		for _, limit := range g.limits[control] {
+			s.Slow = append(s.Slow, limit.Seconds())
+		}
+	}
+	if g.recovery != nil {
+		s.Proof = finite(g.recovery.proof.logE)
+	}
+	return s
+}
+
+func (g *Guard) cohort(of cohort) GuardCohort {
+	judged, _ := g.sum.errors.of(of)
+	quantile := func(q float64) float64 { return g.past[of].quantile(q).Seconds() }
+	return GuardCohort{
+		Requests: g.arrived[of], Bad: g.bad[of], Judged: *judged, Users: int64(g.seen[of].count() + 0.5),
+		P50: quantile(0.5), P90: quantile(0.9), P99: quantile(0.99),
+	}
+}
+
+// finite is nil for what JSON cannot say.
+func finite(f float64) *float64 {
+	if math.IsInf(f, 0) || math.IsNaN(f) {
+		return nil
+	}
+	return &f
+}
+
+// Evidence says why the guard trips, at now.
+func (g *Guard) Evidence(now time.Time) *Evidence {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lastMu.Lock()
+	last := append([]FailedRequest(nil), g.last...)
+	g.lastMu.Unlock()
+	test := g.leading()
+	chance := math.Exp(min(g.weight(), 700))
+	e := &Evidence{
+		Test: test, Since: g.begun.UTC(), Limit: math.Exp(g.judge.tripAt), Found: chance, Last: last,
+		Guard: &GuardEvidence{From: g.calm.at.UTC(), LogE: g.weight(), Users: g.victims.count(), Share: 100 * g.config.Share, Epoch: g.epoch.Load(), Trial: g.config.Trial},
+	}
+	judged, bad := g.window(test)
+	e.Canary, e.Control = CohortEvidence{Requests: judged.N1, Errors: judged.X1}, CohortEvidence{Requests: judged.N0, Errors: judged.X0}
+	if test == TestLatency {
+		e.Canary, e.Control = CohortEvidence{Requests: judged.N1, Slow: judged.X1}, CohortEvidence{Requests: judged.N0, Slow: judged.X0}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (share %s %%)", bad, short(100*g.config.Share))
+	if test == TestErrors && !g.anonymous {
+		n := g.victims.count()
+		fmt.Fprintf(&b, ", %d different %s", n, plural(n, "user", "users"))
+	}
+	fmt.Fprintf(&b, ", evidence 1 in %s by chance (limit 1 in %s)", thousands(chance), thousands(e.Limit))
+	e.Summary = b.String()
+	return e
+}
+
+// window returns what a test has seen since nothing spoke against the canary, and
+// says it in words. The caller must hold mu.
+func (g *Guard) window(test string) (s Stratum, words string) {
+	switch test {
+	case TestLatency:
+		most := 0
+		for q, t := range g.judge.latency {
+			if t.logE > g.judge.latency[most].logE {
+				most = q
+			}
+		}
+		s = g.sum.latency[most].minus(g.calm.latency[most])
+		limit, slower := "", ""
+		if g.limits != nil {
+			limit = g.limits[control][most].Round(100 * time.Microsecond).String()
+			slower = g.limits[canary][most].Round(100 * time.Microsecond).String()
+		}
+		return s, fmt.Sprintf("%d of %d canary requests took longer than %s to the first byte, against %d of %d of the control longer than %s (its p%g)",
+			s.X1, s.N1, slower, s.X0, s.N0, limit, 100*latencyQuantiles[most])
+	case TestArrivals:
+		a := g.sum.arrivals
+		s = Stratum{N1: a[canary] - g.calm.arrivals[canary], N0: a[control] - g.calm.arrivals[control]}
+		return s, fmt.Sprintf("%d users came to the canary and %d to the control", s.N1, s.N0)
+	case TestEngagement:
+		s = g.sum.left.minus(g.calm.left)
+		return s, fmt.Sprintf("%d of %d users of the canary did not come back within %d s, against %d of %d of the control", s.X1, s.N1, visitGone, s.X0, s.N0)
+	}
+	s = g.sum.errors.minus(g.calm.errors)
+	return s, fmt.Sprintf("%d of %d canary requests failed against %d of %d of the control", s.X1, s.N1, s.X0, s.N0)
+}
+
+// Rates returns the share of bad requests of both cohorts that a trip by a test
+// was about.
+func (e *Evidence) Rates() (ofCanary, ofControl float64) {
+	rate := func(c CohortEvidence) float64 {
+		if c.Requests == 0 {
+			return 0
+		}
+		return float64(max(c.Errors, c.Slow)) / float64(c.Requests)
+	}
+	return rate(e.Canary), rate(e.Control)
+}
+
+func short(f float64) string { return fmt.Sprintf("%.4g", f) }
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// thousands writes a large number as people do: 12,000.
+func thousands(f float64) string {
+	if f >= 1e15 {
+		return fmt.Sprintf("%.0e", f)
+	}
+	if f > 100 { // two digits say enough
+		unit := math.Pow(10, math.Floor(math.Log10(f))-1)
+		f = math.Floor(f/unit+1e-9) * unit
+	}
+	digits := fmt.Sprintf("%.0f", f)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}

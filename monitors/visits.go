@@ -1,0 +1,108 @@
+package monitors
+
+import (
+	"sync/atomic"
+)
+
+// visits tells whose request is the first one in half an hour, and who has not
+// come back half a minute after it: whether the canary drives its users away. It
+// remembers a sample of the users where there are many. Safe for concurrent use
+// but for tick.
+type visits struct {
+	now     atomic.Int64             // seconds
+	recent  [2]atomic.Pointer[crowd] // of this quarter of an hour, and of the one before
+	pending [pendingVisits]visit
+
+	since int64 // when this quarter began
+}
+
+// crowd is a set of users, of whom a sample is remembered: those whose hash ends
+// in so many zeros.
+type crowd struct {
+	people
+	zeros uint
+}
+
+// visit is somebody who has come and may come back.
+type visit struct {
+	user atomic.Uint64 // 0: the place is free
+	came atomic.Int64  // second of the first request, with flags below
+}
+
+const (
+	pendingVisits = 128
+	visitGone     = 30      // seconds: who has not come back by then has left
+	visitQuarter  = 15 * 60 // seconds
+	visitedAgain  = 1 << 62
+	visitOfCanary = 1 << 61
+	visitSecond   = visitOfCanary - 1
+)
+
+func (c *crowd) sampled(user uint64) bool { return user>>40&(1<<c.zeros-1) == 0 }
+
+// note tells whether a request is a user's first in half an hour.
+func (v *visits) note(of cohort, user uint64) (first bool) {
+	place := &v.pending[user>>20%pendingVisits]
+	if place.user.Load() == user {
+		if came := place.came.Load(); came != 0 && came&visitedAgain == 0 {
+			place.came.Or(visitedAgain)
+		}
+		return false
+	}
+	now, before := v.recent[0].Load(), v.recent[1].Load()
+	if now == nil {
+		v.recent[0].CompareAndSwap(nil, new(crowd))
+		now = v.recent[0].Load()
+	}
+	if !now.sampled(user) || now.has(user) {
+		return false
+	}
+	if fresh, full := now.add(user); !fresh {
+		if full {
+			v.recent[0].CompareAndSwap(now, &crowd{zeros: now.zeros + 1})
+			v.recent[1].Store(nil)
+		}
+		return false
+	}
+	if before != nil && before.sampled(user) && before.has(user) {
+		return false
+	}
+	if place.user.CompareAndSwap(0, user) {
+		came := v.now.Load() + 1
+		if of == canary {
+			came |= visitOfCanary
+		}
+		place.came.Store(came)
+	}
+	return true
+}
+
+// tick is called every second or so. It returns how many visits are over, and how
+// many of them were left without a second request.
+func (v *visits) tick(second int64) (over Stratum) {
+	v.now.Store(second)
+	if second-v.since >= visitQuarter {
+		v.since = second
+		last := v.recent[0].Load()
+		fresh := new(crowd)
+		if last != nil {
+			fresh.zeros = last.zeros
+			if fresh.zeros > 0 && last.levels[1].Load() == nil {
+				fresh.zeros-- // few come: all of them can be remembered again
+			}
+		}
+		v.recent[0].Store(fresh)
+		v.recent[1].Store(last)
+	}
+	for i := range v.pending {
+		p := &v.pending[i]
+		came := p.came.Load()
+		if came == 0 || second-(came&visitSecond-1) < visitGone {
+			continue
+		}
+		over.add(cohortOf(came&visitOfCanary != 0), came&visitedAgain == 0)
+		p.came.Store(0)
+		p.user.Store(0)
+	}
+	return over
+}
