@@ -341,15 +341,29 @@ func (a *App) inForce(flag string, now time.Time) bool {
 	return i >= 0 && r.InForce(i, a.environment, now)
 }
 
-// definition is part of listener.
-func (a *App) definition(flag string) string {
+// flag is part of listener.
+func (a *App) flag(name string) *evaluator.Flag {
+	r := a.rules.Load()
+	if i := r.Index(name); i >= 0 {
+		return r.Definition(i)
+	}
+	return nil
+}
+
+// definitionHash tells one definition of a flag from another.
+func definitionHash(def *evaluator.Flag) string {
+	sum := sha256.Sum256(def.Raw)
+	return hex.EncodeToString(sum[:8])
+}
+
+// probeShare is part of listener.
+func (a *App) probeShare(flag string) (evaluator.Share, bool) {
 	r := a.rules.Load()
 	i := r.Index(flag)
-	if i < 0 {
-		return ""
+	if i < 0 || !r.Definition(i).Guard.Enabled {
+		return 0, false
 	}
-	sum := sha256.Sum256(r.Definition(i).Raw)
-	return hex.EncodeToString(sum[:8])
+	return r.ProbeShare(i, nil)
 }
 
 // changed takes a new version of a source, or its failure. A source that is

@@ -20,11 +20,12 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "feature-flags",
-		Usage: "list|show|enable|disable|reset|evaluate|audit|watch|lint [--address <interface>] [--config <path>] [--json]",
+		Usage: "list|show|enable|disable|reset|evaluate|audit|watch|lint|simulate [--address <interface>] [--config <path>] [--json]",
 		Short: "Sees and steers feature flags",
 		Long: `Sees and steers the feature flags of a running Caddy through its admin API.
 
-evaluate and lint also work on a features file, with no server: --flags FILE.`,
+evaluate and lint also work on a features file, with no server: --flags FILE.
+simulate always does.`,
 		CobraFunc: buildCommand,
 	})
 }
@@ -90,6 +91,7 @@ func buildCommand(root *cobra.Command) {
 	audit.Flags().String("flag", "", "Of one flag only")
 	audit.Flags().Int("limit", 50, "How many entries")
 	add("watch", "Follows trips, resets, overrides and reloads as they happen", cobra.NoArgs, runWatch)
+	addSimulate(add("simulate", "Replays a trace, an access log or a scenario through a flag's guard", cobra.NoArgs, runSimulate))
 	lint := add("lint", "Finds definitions that do nothing, contradict themselves or are overdue", cobra.NoArgs, runLint)
 	lint.Flags().String("flags", "", "A features file, instead of the running Caddy")
 }

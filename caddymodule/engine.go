@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"hash/maphash"
 	"slices"
 	"sync"
 	"time"
@@ -23,15 +24,19 @@ import (
 type engine struct {
 	store *state.Store
 	begun sync.Once
+	seed  maphash.Seed // of users' hashes
 
 	mu        sync.Mutex
 	monitors  map[string]*monitors.Flag
 	all       []*monitors.Flag // the same; only appended to
-	resumed   map[string]bool  // monitors that took their kept baseline
-	tripped   map[string]bool  // monitors that were disarmed because the state says tripped
-	followers []listener       // from Provision to Cleanup: what changes is in force there at once
-	listeners []listener       // from Start to Stop, the newest last: it speaks for all
-	parting   listener         // the last one that stopped, while it is not cleaned up
+	resumed   map[string]bool  // monitors that took what is kept of them
+	kept      map[string]*progress
+	holds     map[string]hold
+	edited    []string        // flags to arm anew: their definition was edited
+	tripped   map[string]bool // monitors that were disarmed because the state says tripped
+	followers []listener      // from Provision to Cleanup: what changes is in force there at once
+	listeners []listener      // from Start to Stop, the newest last: it speaks for all
+	parting   listener        // the last one that stopped, while it is not cleaned up
 	stopTicks context.CancelFunc
 	ticking   sync.WaitGroup
 	health    state.Health // as it was last told
@@ -45,14 +50,16 @@ type engine struct {
 type listener interface {
 	// stateChanged puts the store's state in force before it returns.
 	stateChanged()
-	// definition returns the hash of a flag's definition, "" when unknown.
-	definition(flag string) string
 	// tell writes news to the log.
 	tell(n news)
 	// emit hands news to event handlers, and returns when they do.
 	emit(n news)
 	// inForce tells whether a flag can be on for anybody.
 	inForce(flag string, now time.Time) bool
+	// flag returns a flag's definition; nil when unknown.
+	flag(name string) *evaluator.Flag
+	// probeShare returns the share by which a tripped flag is tried again.
+	probeShare(flag string) (evaluator.Share, bool)
 }
 
 // news is something that happened to a flag, or to the whole.
@@ -69,7 +76,9 @@ type news struct {
 // log tell them.
 const (
 	eventTripped      = "feature_flags.tripped"
+	eventHeld         = "feature_flags.held"
 	eventReset        = "feature_flags.reset"
+	eventAdvanced     = "feature_flags.advanced"
 	eventOverridden   = "feature_flags.overridden"
 	eventReloaded     = "feature_flags.reloaded"
 	eventReloadFailed = "feature_flags.reload_failed"
@@ -106,7 +115,10 @@ func newEngine(dir string) *engine {
 	return &engine{
 		store:    state.Load(dir, state.Options{Instance: instanceName()}),
 		monitors: map[string]*monitors.Flag{},
+		seed:     maphash.MakeSeed(),
 		resumed:  map[string]bool{},
+		kept:     map[string]*progress{},
+		holds:    map[string]hold{},
 		tripped:  map[string]bool{},
 	}
 }
@@ -126,6 +138,7 @@ func (e *engine) Destruct() error {
 	e.stopTicks()
 	e.ticking.Wait()
 	running.remove(e)
+	e.saveGuards(time.Now())
 	return e.store.Close()
 }
 
@@ -208,16 +221,48 @@ func (e *engine) allMonitors() []*monitors.Flag {
 	return slices.Clip(e.all)
 }
 
-// configure puts the thresholds of a ruleset in force, if l speaks: while
-// configs overlap, the latest definitions count.
+// configure puts the monitors of a ruleset in force, if l speaks: while configs
+// overlap, the latest definitions count.
 func (e *engine) configure(l listener, r *rules, now time.Time, environment string) {
 	if e.newest() != l {
+		for i := range r.monitors {
+			r.monitors[i].epoch.Store(r.monitors[i].flag.GuardEpoch(guardKey(r, i)))
+		}
 		return
 	}
-	for i, m := range r.monitors {
-		m.flag.Configure(now, thresholdsOf(r.Definition(i)))
-		e.arm(m.flag, now, r.State(i).Tripped != "")
-		e.resume(m.flag, r.InForce(i, environment, now))
+	known := make(map[string]bool, len(r.monitors))
+	for i := range r.monitors {
+		m, def, s := r.monitors[i].flag, r.Definition(i), r.State(i)
+		known[def.Name] = true
+		m.Configure(now, thresholdsOf(def))
+		e.resume(m, r.InForce(i, environment, now))
+		e.arm(m, now, s.Tripped != "" && !s.Probing)
+		e.configureGuard(now, r, i)
+		if s.Tripped != "" && def.Guard.Rearm == "edit" {
+			e.noteEdit(def)
+		}
+	}
+	for _, m := range e.allMonitors() {
+		if !known[m.Name()] {
+			m.ConfigureGuard(now, nil, "")
+		}
+	}
+}
+
+// noteEdit has a tripped flag armed anew where its definition is another one than
+// when it tripped.
+func (e *engine) noteEdit(def *evaluator.Flag) {
+	trips := e.store.Flag(def.Name).Trips
+	if len(trips) == 0 {
+		return
+	}
+	if was := trips[len(trips)-1].Definition; was == "" || was == definitionHash(def) {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !slices.Contains(e.edited, def.Name) {
+		e.edited = append(e.edited, def.Name)
 	}
 }
 
@@ -248,7 +293,7 @@ func thresholdsOf(f *evaluator.Flag) monitors.Thresholds {
 	return t
 }
 
-// resume gives a monitor the traffic baseline kept on disk, once.
+// resume gives a monitor what was kept on disk, once.
 func (e *engine) resume(m *monitors.Flag, on bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -256,15 +301,11 @@ func (e *engine) resume(m *monitors.Flag, on bool) {
 		return
 	}
 	e.resumed[m.Name()] = true
-	var kept progress
-	if data := e.store.Flag(m.Name()).Progress.Data; data != nil && json.Unmarshal(data, &kept) == nil && kept.Traffic != nil {
+	kept := e.keptOf(m.Name())
+	if kept.Traffic != nil {
 		m.Resume(*kept.Traffic, on)
 	}
-}
-
-// progress is what the store keeps of a flag's life beside trips and overrides.
-type progress struct {
-	Traffic *monitors.Baseline `json:"traffic,omitempty"`
+	e.resumeGuard(m, kept.Guard)
 }
 
 // tick closes blocks and judges what has to wait for time to pass.
@@ -294,18 +335,26 @@ func (e *engine) tickAll(now time.Time) {
 		return // no flag is turned off by Caddy's own end
 	}
 	for _, m := range e.allMonitors() {
-		if !m.Watched() {
-			continue
+		if m.Watched() {
+			e.tickThresholds(now, l, m)
 		}
-		verdict, changed := m.Tick(now, l.inForce(m.Name(), now))
-		if verdict != nil {
-			e.trip(m, verdict)
+		if m.Guard() != nil {
+			e.tickGuard(now, m)
 		}
-		if changed {
-			b := m.Baseline()
-			data, _ := json.Marshal(progress{Traffic: &b})
-			e.store.SetProgress(now, m.Name(), data)
-		}
+	}
+	e.tickCoolDowns(now, l)
+}
+
+// tickThresholds has a flag's founding monitors judge what takes time.
+func (e *engine) tickThresholds(now time.Time, l listener, m *monitors.Flag) {
+	defer survive("watching the thresholds of " + m.Name())
+	verdict, changed := m.Tick(now, l.inForce(m.Name(), now))
+	if verdict != nil {
+		e.trip(m, verdict)
+	}
+	if changed {
+		b := m.Baseline()
+		e.keep(now, m.Name(), func(p *progress) { p.Traffic = &b })
 	}
 }
 
@@ -316,10 +365,14 @@ func (e *engine) trip(m *monitors.Flag, evidence *monitors.Evidence) {
 	m.Disarm()
 	text, _ := json.Marshal(evidence)
 	in := state.TripInput{Flag: m.Name(), Test: evidence.Test, Evidence: text}
-	if l := e.newest(); l != nil {
-		in.Definition = l.definition(m.Name())
+	l := e.newest()
+	if l != nil {
+		if def := l.flag(m.Name()); def != nil {
+			in.Definition = definitionHash(def)
+		}
 	}
 	trip, written := e.store.Trip(now, in)
+	e.spend(now, l, m.Name())
 	e.stateChanged()
 	e.telling.add(func() {
 		err := waitFor(now.Add(5*time.Second), written)
@@ -345,6 +398,9 @@ func (e *engine) reset(flag, by, reason string) error {
 	}
 	if record.ID == "" { // there was no trip: its counts begin anew all the same
 		e.store.Note(now, state.AuditEntry{Action: state.ActionReset, Flag: flag, By: by, Reason: reason})
+	}
+	if e.guardOf(flag).used() { // a person's word begins all of it anew
+		e.keep(now, flag, func(p *progress) { p.Guard = nil })
 	}
 	e.monitor(flag).Arm(now)
 	e.stateChanged()
@@ -442,7 +498,10 @@ func (e *engine) states() map[string]evaluator.State {
 	for name, f := range e.store.Flags() {
 		s := evaluator.State{Override: evaluator.Override(f.Override.Kind)}
 		if f.Tripped() {
-			s.Tripped = f.Trips[0].Test
+			s.Tripped = f.Trips[len(f.Trips)-1].Test
+			if p := e.guardOf(name).Probe; p != nil {
+				s.Probing, s.Share = true, &p.Share
+			}
 		}
 		out[name] = s
 	}

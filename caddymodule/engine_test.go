@@ -33,7 +33,24 @@ func (f *fakeApp) stateChanged() {
 	f.rules = bind(f.program.With(f.engine.states()), f.engine)
 	f.engine.configure(f, f.rules, time.Now(), "production")
 }
-func (f *fakeApp) definition(string) string       { return "" }
+
+func (f *fakeApp) flag(name string) *evaluator.Flag {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.rules == nil {
+		return nil
+	}
+	if i := f.rules.Index(name); i >= 0 {
+		return f.rules.Definition(i)
+	}
+	return nil
+}
+
+func (f *fakeApp) probeShare(name string) (evaluator.Share, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rules.ProbeShare(f.rules.Index(name), nil)
+}
 func (f *fakeApp) inForce(string, time.Time) bool { return f.on }
 func (f *fakeApp) tell(n news)                    { f.mu.Lock(); f.told = append(f.told, n.Event+n.Flag); f.mu.Unlock() }
 
@@ -76,7 +93,7 @@ func testEngine(t *testing.T, dir string) *engine {
 func fail(e *engine, flag string, n int) {
 	m := e.monitor(flag)
 	for range n {
-		x := m.Expose(time.Now(), m.Cell("on", "SPLIT", true))
+		x := followed(m, time.Now())
 		if evidence := x.End(time.Now(), &monitors.Outcome{Class: monitors.Failed, Status: 500}); evidence != nil {
 			e.trip(m, evidence)
 		}
@@ -180,7 +197,7 @@ func TestBaselineOverRestart(t *testing.T) {
 			now = now.Add(100 * time.Millisecond)
 			if now.UnixMilli()/100%10 == 0 {
 				for range perSecond {
-					x := m.Expose(now, m.Cell("on", "SPLIT", true))
+					x := followed(m, now)
 					x.End(now, &monitors.Outcome{Answered: true})
 				}
 			}
@@ -339,4 +356,11 @@ func TestDidYouMean(t *testing.T) {
 	f("search", "")
 	f("", "x")
 	f("zz", "")
+}
+
+// followed is a request of the canary whose answer is seen.
+func followed(m *monitors.Flag, now time.Time) monitors.Exposure {
+	x := m.Expose(m.Cell("on", "SPLIT", true))
+	x.Follow(now, monitors.Ticket{})
+	return x
 }

@@ -192,6 +192,7 @@ func (rq *request) watched(w http.ResponseWriter, r *http.Request, next caddyhtt
 		return next.ServeHTTP(w, r)
 	}
 	o.rq, o.only, o.ResponseWriter = rq, -1, w
+	rq.beginAll()
 	return o.serve(r, next)
 }
 

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
 )
 
@@ -64,6 +66,9 @@ func (o *observer) begin(status int) {
 		contentType = lines[0]
 	}
 	o.grpc = strings.HasPrefix(contentType, "application/grpc")
+	o.each(func(x *exposure) {
+		x.matched = x.matched || matches(o.rq.rules.monitors[x.index].matches, status, h)
+	})
 	if status == http.StatusSwitchingProtocols || strings.HasPrefix(contentType, "text/event-stream") {
 		// Such an answer lives for as long as people look at the page: what
 		// counts is that it began.
@@ -72,6 +77,28 @@ func (o *observer) begin(status int) {
 		return
 	}
 	o.each(func(x *exposure) { o.rq.verdict(x, x.FirstByte(o.result.FirstByte)) })
+	if o.only < 0 {
+		for k := range o.rq.tickets {
+			o.rq.tickets[k].FirstByte(o.result.FirstByte)
+		}
+	}
+}
+
+// matches tells whether an answer is one of those that mean failure whatever
+// their status says.
+func matches(wanted []evaluator.ResponseMatch, status int, h http.Header) bool {
+	return slices.ContainsFunc(wanted, func(m evaluator.ResponseMatch) bool {
+		if len(m.Status) > 0 && !slices.Contains(m.Status, status) {
+			return false
+		}
+		for name, value := range m.Header {
+			lines := h.Values(name)
+			if len(lines) == 0 || value != "*" && !slices.Contains(lines, value) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // each calls f for the exposures this observer tells the outcome of.
@@ -128,11 +155,19 @@ func (o *observer) count(now time.Time) {
 	o.each(func(x *exposure) {
 		if x.outcome == nil {
 			x.outcome = &o.result
-			o.rq.verdict(x, x.End(now, &o.result))
+			if x.matched && !o.result.Class.IsError() && o.result.Class != monitors.ClientGone {
+				failed := o.result
+				failed.Class, failed.RequestID, failed.Error = monitors.FailedInside, o.rq.id(), "status "+strconv.Itoa(failed.Status)+", by guard.errors.match"
+				x.outcome = &failed
+			}
+			o.rq.verdict(x, x.End(now, x.outcome))
 		}
 	})
 	if o.only < 0 {
 		o.rq.countBulk(&o.result)
+		for k := range o.rq.tickets {
+			o.rq.tickets[k].End(now, &o.result)
+		}
 	}
 }
 

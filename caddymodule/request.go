@@ -39,8 +39,14 @@ type request struct {
 	exposures   []exposure
 	few         [1]exposure
 	bulk        *decisionSet
-	taken       bool // some of the bulk are followed one by one all the same
-	bulkCounted bool // by what watch came to
+	tickets     []monitors.Ticket // of the bulk's guards, in the order of site.guarded
+	taken       bool              // some of the bulk are followed one by one all the same
+	bulkCounted bool              // by what watch came to
+
+	hashed struct { // the last user that was hashed
+		key  string
+		hash uint64
+	}
 
 	watch observer       // of the outermost handler of ours
 	vars  map[string]any // of the request; only to be read once it is proxied
@@ -56,6 +62,7 @@ type exposure struct {
 	decision *evaluator.Decision
 	outcome  *monitors.Outcome // nil: not known yet
 	routed   bool              // a feature_route tells the outcome
+	matched  bool              // the answer means failure by guard.errors.match
 }
 
 const varsKey = "feature_flags"
@@ -123,11 +130,33 @@ func (rq *request) decideByName(name string) *evaluator.Decision {
 	return evaluator.Unknown(name)
 }
 
-// expose begins to follow the request for flag i.
+// expose makes the request an exposure of flag i, and follows it where somebody
+// watches its answer.
 func (rq *request) expose(i int, d *evaluator.Decision) *exposure {
-	x := rq.rules.monitors[i].flag.Expose(rq.arrival, rq.rules.cell(i, rq.rules.code(d)))
-	rq.exposures = append(rq.exposures, exposure{Exposure: x, index: i, decision: d})
-	return &rq.exposures[len(rq.exposures)-1]
+	m := &rq.rules.monitors[i]
+	rq.exposures = append(rq.exposures, exposure{Exposure: m.flag.Expose(rq.rules.cell(i, rq.rules.code(d))), index: i, decision: d})
+	x := &rq.exposures[len(rq.exposures)-1]
+	if rq.watch.rq != nil {
+		rq.begin(x)
+	}
+	return x
+}
+
+// begin follows an exposure.
+func (rq *request) begin(x *exposure) {
+	var t monitors.Ticket
+	if rq.rules.monitors[x.index].guarded && x.decision.Reason == evaluator.ReasonSplit {
+		t = rq.ticketOf(x.index, x.decision.Enabled)
+	}
+	x.Follow(rq.arrival, t)
+}
+
+// beginAll follows what the request is an exposure of by now.
+func (rq *request) beginAll() {
+	defer rq.app.survive("beginning to watch")
+	for k := range rq.exposures {
+		rq.begin(&rq.exposures[k])
+	}
 }
 
 // trace notes a decision in the request's span.
@@ -168,6 +197,29 @@ func (rq *request) follow(i int) *exposure {
 		rq.trace(d)
 	}
 	return rq.expose(i, d)
+}
+
+// ticketOf gives the ticket that the flag's guard follows the request by: the one
+// of the bulk where the flag was decided there, else a new one.
+func (rq *request) ticketOf(i int, isCanary bool) monitors.Ticket {
+	if rq.inBulk(i) && len(rq.tickets) > 0 {
+		if k, found := slices.BinarySearchFunc(rq.site.guarded, rq.site.place[i], func(g guarded, place int32) int { return int(g.place - place) }); found {
+			t := rq.tickets[k]
+			rq.tickets[k] = monitors.Ticket{}
+			return t
+		}
+	}
+	m := &rq.rules.monitors[i]
+	return m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.user(i))
+}
+
+// user is the hash of the text that flag i's split hashes, never 0.
+func (rq *request) user(i int) uint64 {
+	key := rq.eval.BucketKey(i)
+	if key != rq.hashed.key || rq.hashed.hash == 0 {
+		rq.hashed.key, rq.hashed.hash = key, rq.app.engine.hash(key)
+	}
+	return rq.hashed.hash
 }
 
 // varyBy notes that the response depends on flag i's decision, and so on the

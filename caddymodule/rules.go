@@ -21,8 +21,11 @@ type rules struct {
 
 type boundMonitor struct {
 	flag    *monitors.Flag
-	watched bool   // thresholds are in force: requests are followed one by one
+	watched bool   // requests are followed one by one: thresholds are in force, or answers are matched
+	guarded bool   // canary and control are compared
 	first   uint32 // its first cell in the rules
+	matches []evaluator.ResponseMatch
+	epoch   atomic.Int64 // of the guard
 }
 
 func bind(r *evaluator.Ruleset, e *engine) *rules {
@@ -31,7 +34,13 @@ func bind(r *evaluator.Ruleset, e *engine) *rules {
 	for i := range b.monitors {
 		def := r.Definition(i)
 		b.names[i] = def.Name
-		b.monitors[i] = boundMonitor{flag: e.monitor(def.Name), watched: thresholdsOf(def).Any(), first: uint32(cells)}
+		m := &b.monitors[i]
+		m.flag, m.first = e.monitor(def.Name), uint32(cells)
+		m.guarded = def.Guard.Enabled && r.Splits(i)
+		if def.Guard.Enabled && def.Guard.Errors != nil {
+			m.matches = def.Guard.Errors.Match
+		}
+		m.watched = thresholdsOf(def).Any() || len(m.matches) > 0
 		cells += len(r.Variants(i)) * len(evaluator.Reasons)
 	}
 	b.cells = make([]atomic.Pointer[monitors.Cell], cells)

@@ -25,8 +25,9 @@ type siteRules struct {
 	names []string  // of their headers; nil for a list
 	vary  []string  // by flag: the headers its decision is read from
 
-	watched int       // how many of the told have thresholds
-	counted []counted // those that have none
+	watched int       // how many of the told are followed one by one
+	counted []counted // the others
+	guarded []guarded // of these, whose canary and control are compared; in the order of their places
 
 	// Recent decisions on many flags at once, by a hash of the attributes that
 	// they read; nil where deciding anew is as cheap.
@@ -40,6 +41,13 @@ type siteRules struct {
 type counted struct {
 	place int32
 	cell  uint32
+}
+
+// guarded is a flag whose guard follows requests: its place among those told
+// and its number.
+type guarded struct {
+	place int32
+	flag  int
 }
 
 // decisionSet is what one context comes to for all flags of a site, in the
@@ -96,6 +104,9 @@ func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
 				s.watched++
 			} else {
 				s.counted = append(s.counted, counted{s.place[i], m.first})
+				if m.guarded {
+					s.guarded = append(s.guarded, guarded{s.place[i], i})
+				}
 			}
 		}
 		s.told = append(s.told, i)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
 )
 
 // tell decides the flags that s tells and sets the request's headers.
@@ -26,6 +27,7 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 			rq.exposures = slices.Grow(rq.exposures, s.watched)
 			rq.followWatched(s)
 		}
+		rq.enter(s)
 	} else {
 		rq.exposures = slices.Grow(rq.exposures, len(s.told))
 	}
@@ -87,6 +89,25 @@ func (rq *request) followWatched(s *siteRules) {
 		}
 	}
 }
+
+// enter notes the request in the guards of the bulk.
+func (rq *request) enter(s *siteRules) {
+	if len(s.guarded) == 0 {
+		return
+	}
+	rq.tickets = make([]monitors.Ticket, len(s.guarded))
+	for k, g := range s.guarded {
+		code := rq.bulk.codes[g.place]
+		if int(code)%len(evaluator.Reasons) != splitIndex {
+			continue
+		}
+		m := &s.rules.monitors[g.flag]
+		isCanary := s.rules.Variants(g.flag)[int(code)/len(evaluator.Reasons)] != evaluator.Off
+		rq.tickets[k] = m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.user(g.flag))
+	}
+}
+
+var splitIndex = evaluator.ReasonSplit.Index()
 
 // appendDictionary appends one member of an RFC 9651 dictionary. Keys there are
 // lower case; a flag's name keeps its letters apart but for their case. On is a

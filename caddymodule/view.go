@@ -16,7 +16,7 @@ import (
 // flagView is what the API tells about a flag.
 type flagView struct {
 	Name       string             `json:"name"`
-	Status     string             `json:"status"`     // on, split, off, disabled, tripped, inactive
+	Status     string             `json:"status"`     // on, split, off, disabled, tripped, half_open, inactive
 	Percentage float64            `json:"percentage"` // in force; 0 while off for everyone
 	Variants   []string           `json:"variants"`
 	Definition json.RawMessage    `json:"definition"`
@@ -32,7 +32,10 @@ type flagView struct {
 type stateView struct {
 	Override *state.Override `json:"override,omitempty"`
 	Tripped  bool            `json:"tripped"`
-	Trips    []state.Trip    `json:"trips"` // open ones, oldest first
+	Trips    []state.Trip    `json:"trips"`               // open ones, oldest first
+	Retry    *time.Time      `json:"retry_at,omitempty"`  // when the cool-down is over
+	HalfOpen *time.Time      `json:"half_open,omitempty"` // since when
+	Failures int             `json:"failures,omitempty"`  // times in a row that it tripped again while half-open
 }
 
 // guardView are the monitors' figures.
@@ -49,7 +52,12 @@ func (a *App) view(r *rules, i int, now time.Time) flagView {
 		Name: def.Name, Variants: r.Variants(i), Definition: def.Raw, Source: def.Source, Position: def.Pos,
 		Percentage: a.percentage(r, i),
 		State:      stateView{Tripped: kept.Tripped(), Trips: kept.Trips},
-		Guard:      guardView{Status: m.Status(), Figures: figures(m)},
+		Guard:      guardView{Status: m.Status(now), Figures: figures(m)},
+	}
+	g := a.engine.guardOf(def.Name)
+	v.State.Retry, v.State.Failures = g.Retry, g.Failures
+	if g.Probe != nil {
+		v.State.HalfOpen = &g.Probe.Since
 	}
 	if v.State.Trips == nil {
 		v.State.Trips = []state.Trip{}
@@ -63,6 +71,8 @@ func (a *App) view(r *rules, i int, now time.Time) flagView {
 	switch s := r.State(i); {
 	case s.Override == evaluator.Disabled:
 		v.Status = "disabled"
+	case s.Probing:
+		v.Status = "half_open"
 	case s.Tripped != "":
 		v.Status = "tripped"
 	case !def.Active && s.Override != evaluator.Enabled:

@@ -288,6 +288,10 @@ func (e *Evaluation) rollout(f *compiled) *Decision {
 	return f.static.pick(e, f, f.weights, "")
 }
 
+// BucketKey returns the text that flag number i's split hashes: of the targeting
+// key, or the attribute that the flag names; "" when the context has none.
+func (e *Evaluation) BucketKey(i int) string { return e.bucketKey(&e.rules.flags[i]) }
+
 // bucketKey is the text that the flag hashes, "" when the context has none.
 func (e *Evaluation) bucketKey(f *compiled) string {
 	if f.hashBy >= 0 {

@@ -10,6 +10,7 @@ import (
 type State struct {
 	Override Override
 	Tripped  string // the test that tripped it ("errors", …); "" not tripped
+	Probing  bool   // tripped, and half-open: on for Share all the same
 	Share    *Share // in force instead of the definition's percentage; nil: the definition's
 }
 
@@ -47,7 +48,7 @@ func (p *Program) With(states map[string]State) *Ruleset {
 		switch {
 		case s.Override == Disabled:
 			f.gate = f.off(ReasonDisabled, "override")
-		case s.Tripped != "":
+		case s.Tripped != "" && !s.Probing:
 			f.gate = f.off(ReasonDisabled, "tripped:"+s.Tripped)
 		case !f.def.Active && s.Override != Enabled:
 			f.gate = f.off(ReasonDisabled, "inactive")
@@ -68,6 +69,9 @@ func (p *Program) With(states map[string]State) *Ruleset {
 			f.threshold = int64(*f.def.Percentage)
 		default:
 			hasShare = false
+		}
+		if s.Probing { // only by the split
+			f.users, f.rules = nil, nil
 		}
 		f.usersOnly = f.def.Users != nil && !hasShare && len(f.rules) == 0 && len(f.conditions) == 0 && !f.betaProgram
 		if name := f.def.FallbackFor; name != "" && states[name].Tripped == "" {
@@ -131,6 +135,37 @@ func (r *Ruleset) StableUntil(now time.Time) (next time.Time) {
 // Splits tells whether flag i divides its users by a hash, so that there are a
 // canary and a control to compare.
 func (r *Ruleset) Splits(i int) bool { return r.flags[i].splits }
+
+// ProbeShare returns the share by which flag i is tried again after a trip: a
+// hundredth of what its definition gives, or of before where that is not nil. ok
+// is false where the flag reaches nobody but those it lists or has rules for.
+func (r *Ruleset) ProbeShare(i int, before *Share) (share Share, ok bool) {
+	def := r.flags[i].def
+	whole := Share(wholeShare)
+	switch {
+	case before != nil:
+		whole = *before
+	case def.Percentage != nil:
+		whole = *def.Percentage
+	case def.Users != nil && len(def.Rules) == 0 && len(r.flags[i].conditions) == 0 && !r.flags[i].betaProgram:
+		return 0, false
+	}
+	return max(whole/100, 1), whole > 0
+}
+
+// CanaryShare returns the part of those who reach flag i's split for whom it turns
+// the flag on, from 0 to 1.
+func (r *Ruleset) CanaryShare(i int) float64 {
+	f := &r.flags[i]
+	on, from := int64(0), int64(0)
+	for _, w := range f.weights {
+		if f.variantNames[w.variant] != Off {
+			on += w.upTo - from
+		}
+		from = w.upTo
+	}
+	return float64(f.threshold) / wholeShare * float64(on) / wholeShare
+}
 
 // Reads returns the names of the attributes that flag i's decision can depend
 // on, sorted; "*" stands for all. Must not be changed.

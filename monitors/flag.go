@@ -9,9 +9,10 @@ import (
 // Flag watches one flag for as long as the process lives, over reloads and
 // changes of its definition. Safe for concurrent use. Make it with [NewFlag].
 type Flag struct {
-	name    string
-	current atomic.Pointer[watch]
-	arrived atomic.Int64 // exposures, while thresholds are in force
+	name     string
+	current  atomic.Pointer[watch]
+	arrived  atomic.Int64 // exposures, while thresholds are in force
+	guarding guarding
 
 	mu       sync.Mutex
 	cells    map[cellKey]*Cell
@@ -123,10 +124,14 @@ func (f *Flag) Arm(now time.Time) {
 	old := f.current.Load()
 	f.current.Store(f.newWatch(now, *old.limits.Load()))
 	old.done.Store(true)
+	f.guarding.forget()
 }
 
 // Disarm stops verdicts until the next Arm: the flag is tripped.
 func (f *Flag) Disarm() { f.current.Load().done.Store(true) }
+
+// Disarmed tells whether that is so.
+func (f *Flag) Disarmed() bool { return f.current.Load().done.Load() }
 
 // Watched tells whether thresholds are in force: then each request must be
 // followed by an [Exposure]; else counting it in its cell is enough.
@@ -140,19 +145,27 @@ type Exposure struct {
 	ring  *waiting // in which its arrival was noted; nil: in none
 	block int64
 	begun bool
+
+	ticket Ticket // of the guard
 }
 
-// Expose follows the request from its arrival.
-func (f *Flag) Expose(now time.Time, cell *Cell) Exposure {
+// Expose counts a request for which the flag mattered. Somebody who sees the
+// answer must [Exposure.Follow] it from then on, or nothing comes of it.
+func (f *Flag) Expose(cell *Cell) Exposure {
 	f.arrived.Add(1)
-	x := Exposure{flag: f, cell: cell, watch: f.current.Load(), block: -1}
-	if !cell.Canary {
-		return x
+	return Exposure{flag: f, cell: cell, watch: f.current.Load(), block: -1}
+}
+
+// Follow notes the request's arrival: from here on it counts as waiting until its
+// answer begins. t is the guard's ticket, the zero one where it is not compared.
+func (x *Exposure) Follow(now time.Time, t Ticket) {
+	x.ticket = t
+	if !x.cell.Canary {
+		return
 	}
 	if x.ring = x.watch.ring.Load(); x.ring != nil {
 		x.block = x.ring.arrive(now)
 	}
-	return x
 }
 
 // Flag returns the monitor the exposure belongs to.
@@ -161,6 +174,11 @@ func (x *Exposure) Flag() *Flag { return x.flag }
 // FirstByte notes that the answer has begun, after wait since arrival.
 // Non-nil evidence is a verdict against the flag: the caller trips it.
 func (x *Exposure) FirstByte(wait time.Duration) *Evidence {
+	x.ticket.FirstByte(wait)
+	return x.firstByte(wait)
+}
+
+func (x *Exposure) firstByte(wait time.Duration) *Evidence {
 	if !x.cell.Canary || x.begun {
 		return nil
 	}
@@ -178,12 +196,13 @@ func (x *Exposure) FirstByte(wait time.Duration) *Evidence {
 // the flag: the caller trips it.
 func (x *Exposure) End(now time.Time, o *Outcome) *Evidence {
 	x.cell.Count(o)
+	x.ticket.End(now, o)
 	if !x.cell.Canary {
 		return nil
 	}
 	// A request that ended without an answer failed, or its client left: who
 	// waited for longer than the baseline was served slowly all the same.
-	verdict := x.FirstByte(o.wait())
+	verdict := x.firstByte(o.wait())
 	if o.isError() {
 		x.watch.keep(FailedRequest{ID: o.RequestID, At: now.UTC(), Status: o.Status, FirstByte: o.FirstByte.Seconds(), Why: o.Error})
 		if v := x.watch.countError(); v != nil {
@@ -298,12 +317,17 @@ type Status struct {
 	Canary   CohortEvidence `json:"canary"`
 	Control  CohortEvidence `json:"control"`
 	Baseline *Baseline      `json:"traffic_before,omitempty"`
+	Test     *GuardStatus   `json:"test,omitempty"` // canary against control; absent while no request was split
 }
 
 // Status returns the counts since the flag was last armed.
-func (f *Flag) Status() Status {
+func (f *Flag) Status(now time.Time) Status {
 	w := f.current.Load()
 	s := Status{Armed: w.since.UTC()}
+	if g := f.Guard(); g != nil {
+		figures := g.Status(now)
+		s.Test = &figures
+	}
 	s.Canary, s.Control = w.cohorts()
 	if !w.limits.Load().Any() { // nobody followed the requests one by one
 		s.Canary.Errors = w.counted().canary.Errors - w.before.canary.Errors

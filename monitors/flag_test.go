@@ -24,7 +24,7 @@ func watched(t Thresholds) subject {
 
 // request ends one at once, or after wait.
 func (s subject) request(cell *Cell, now time.Time, class Class, wait time.Duration) *Evidence {
-	x := s.Expose(now, cell)
+	x := follow(s.Flag, now, cell)
 	o := &Outcome{Class: class, FirstByte: wait, Duration: wait, Answered: class != ClientGone && class != Failed, RequestID: "r"}
 	var e *Evidence
 	if o.Answered {
@@ -94,7 +94,7 @@ func TestHang(t *testing.T) {
 	s := watched(Thresholds{Baseline: time.Second, Slow: 2})
 	var hanging []Exposure
 	for range 3 {
-		hanging = append(hanging, s.Expose(epoch, s.on))
+		hanging = append(hanging, follow(s.Flag, epoch, s.on))
 	}
 	if e, _ := s.Tick(at(time.Second), true); e != nil {
 		t.Fatalf("after the baseline to the letter: %+v", e)
@@ -108,7 +108,7 @@ func TestHang(t *testing.T) {
 			t.Errorf("tripped again: %+v", e)
 		}
 	}
-	if slow := s.Status().Canary.Slow; slow != 3 {
+	if slow := s.Status(epoch).Canary.Slow; slow != 3 {
 		t.Errorf("%d slow, want each counted once", slow)
 	}
 }
@@ -116,7 +116,7 @@ func TestHang(t *testing.T) {
 // An answer that began is not waited for, however long its body takes.
 func TestFirstByteEndsTheWait(t *testing.T) {
 	s := watched(Thresholds{Baseline: time.Second, Slow: 0})
-	x := s.Expose(epoch, s.on)
+	x := follow(s.Flag, epoch, s.on)
 	if x.FirstByte(100*time.Millisecond) != nil {
 		t.Fatal("slow")
 	}
@@ -132,19 +132,19 @@ func TestFirstByteEndsTheWait(t *testing.T) {
 
 func TestDisarmAndArm(t *testing.T) {
 	s := watched(Thresholds{Errors: ptr(int64(1)), Baseline: time.Second, Slow: 0})
-	old := s.Expose(epoch, s.on)
+	old := follow(s.Flag, epoch, s.on)
 	s.request(s.on, epoch, Failed, 0)
 	s.Disarm()
 	if s.request(s.on, epoch, Failed, 0) != nil || s.request(s.on, epoch, OK, time.Minute) != nil {
 		t.Error("a verdict though it is disarmed")
 	}
 	s.Arm(at(time.Minute))
-	if st := s.Status(); st.Canary != (CohortEvidence{}) || !st.Armed.Equal(at(time.Minute)) {
+	if st := s.Status(epoch); st.Canary != (CohortEvidence{}) || !st.Armed.Equal(at(time.Minute)) {
 		t.Errorf("%+v, want it to begin anew", st)
 	}
 	// What began before the reset ends in what was counted before it.
-	if e := old.End(at(time.Minute), &Outcome{Class: Failed}); e != nil || s.Status().Canary.Errors != 0 {
-		t.Errorf("%+v, %+v", e, s.Status())
+	if e := old.End(at(time.Minute), &Outcome{Class: Failed}); e != nil || s.Status(epoch).Canary.Errors != 0 {
+		t.Errorf("%+v, %+v", e, s.Status(epoch))
 	}
 	if s.request(s.on, at(time.Minute), Failed, 0) != nil {
 		t.Error("the first error after the reset trips")
@@ -164,14 +164,14 @@ func TestConfigureKeepsCounts(t *testing.T) {
 	}
 	s.Configure(at(time.Minute), Thresholds{Errors: ptr(int64(5)), Baseline: time.Second, Slow: 5})
 	s.Configure(at(time.Minute), Thresholds{Errors: ptr(int64(2)), Baseline: time.Second, Slow: 5})
-	if st := s.Status(); st.Canary.Errors != 2 || st.Canary.Slow != 2 || !st.Armed.Equal(epoch) {
+	if st := s.Status(epoch); st.Canary.Errors != 2 || st.Canary.Slow != 2 || !st.Armed.Equal(epoch) {
 		t.Errorf("%+v", st)
 	}
 	if e := s.request(s.on, epoch, Failed, 0); e == nil || e.Found != 3 || len(e.Last) != 3 {
 		t.Errorf("%+v, want the third error to pass the new limit", e)
 	}
 	s.Configure(at(time.Minute), Thresholds{Errors: ptr(int64(2)), Baseline: 2 * time.Second, Slow: 5})
-	if st := s.Status(); st.Canary.Slow != 0 || st.Canary.Errors != 3 {
+	if st := s.Status(epoch); st.Canary.Slow != 0 || st.Canary.Errors != 3 {
 		t.Errorf("another baseline: %+v", st)
 	}
 	if s.request(s.on, epoch, Failed, 0) != nil {
@@ -184,7 +184,7 @@ func TestEvidenceIsBounded(t *testing.T) {
 	s := watched(Thresholds{Errors: ptr(int64(100))})
 	var e *Evidence
 	for n := range 101 {
-		x := s.Expose(epoch, s.on)
+		x := follow(s.Flag, epoch, s.on)
 		e = x.End(at(time.Duration(n)*time.Second), &Outcome{Class: Failed, Status: 502, RequestID: fmt.Sprint("r", n), Error: "status 502"})
 	}
 	if e == nil || len(e.Last) != keptRequests || e.Last[keptRequests-1].ID != "r100" || e.Last[0].ID != "r93" || !e.Last[0].At.Equal(at(93*time.Second)) {
@@ -233,5 +233,25 @@ func TestLastAsked(t *testing.T) {
 	s.Sweep(at(time.Hour))
 	if !s.LastAsked().Equal(at(time.Minute)) {
 		t.Errorf("%s, want when it was found", s.LastAsked())
+	}
+}
+
+// follow exposes a request whose answer is seen.
+func follow(f *Flag, now time.Time, cell *Cell) Exposure {
+	x := f.Expose(cell)
+	x.Follow(now, Ticket{})
+	return x
+}
+
+// A request whose answer nobody sees is no slow one.
+func TestNotFollowedIsNotWaiting(t *testing.T) {
+	s := watched(Thresholds{Baseline: time.Second, Slow: 1})
+	for range 10 {
+		s.Expose(s.on)
+	}
+	for d := time.Duration(0); d < 10*time.Second; d += 100 * time.Millisecond {
+		if e, _ := s.Tick(at(d), true); e != nil {
+			t.Fatalf("tripped by requests that nobody follows: %s", e.Summary)
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 type Guard struct {
 	config  GuardConfig
 	begun   time.Time
+	shown   time.Time // when it began, for people: over restarts
 	epoch   atomic.Int64
 	current atomic.Pointer[guardBlock] // in which requests arrive now
 
@@ -80,6 +81,7 @@ type guardState struct {
 	reread  time.Time     // when the past was last read
 	renewed time.Time     // when the samples of users were last renewed
 	second  int64         // whole seconds since begun
+	users   [2]float64    // seen, as of the last second
 	forgot  time.Time     // when users were last forgotten
 	failing [2]float64    // users who erred since then, by cohort
 	crowded bool          // nobody more can be remembered as having erred
@@ -129,7 +131,7 @@ const (
 
 // NewGuard makes a guard that begins at now.
 func NewGuard(now time.Time, c GuardConfig) *Guard {
-	g := &Guard{config: c, begun: now}
+	g := &Guard{config: c, begun: now, shown: now}
 	g.judge = newJudge(judgeConfig{
 		falseAlarm: c.FalseAlarm * math.Exp2(-float64(c.Trial)),
 		errors:     c.Errors, ratio: c.TolerateRatio, margin: c.Tolerate,
@@ -156,13 +158,19 @@ func (g *Guard) Epoch() int64 { return g.epoch.Load() }
 // comes from here on is never pooled with what came before. It returns the
 // epoch's number.
 func (g *Guard) NextEpoch(now time.Time, share float64) int64 {
+	n := g.epoch.Load() + 1
+	g.nextEpoch(now, n, share)
+	return n
+}
+
+func (g *Guard) nextEpoch(now time.Time, n int64, share float64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := g.epoch.Add(1)
+	g.epoch.Store(n)
 	g.config.Share = share
 	g.seal(now)
 	g.queue[len(g.queue)-1].last = true
-	return n
+	g.watch.forget()
 }
 
 // SetShare corrects the share of users whom the split puts into the canary, in
@@ -255,8 +263,11 @@ func (t *Ticket) End(now time.Time, o *Outcome) {
 		return
 	}
 	c := &b.cohorts[t.of]
-	if !t.begun {
-		t.begun = true
+	switch {
+	case t.begun:
+	case o.Answered:
+		t.FirstByte(o.FirstByte)
+	default:
 		c.silent.Add(1)
 	}
 	switch {
@@ -357,6 +368,7 @@ func (g *Guard) limit(now time.Time) time.Duration {
 
 // everySecond does what need not be done more often.
 func (g *Guard) everySecond(now time.Time) {
+	g.users = [2]float64{g.seen[control].count(), g.seen[canary].count()}
 	g.forget(now)
 	if g.visits != nil {
 		left := g.visits.tick(g.second)
@@ -393,7 +405,7 @@ func (g *Guard) everySecond(now time.Time) {
 // forget begins a new epoch of users, when it is time or when so many have erred
 // that those who are left are not like the others.
 func (g *Guard) forget(now time.Time) {
-	users := [2]float64{g.seen[control].count(), g.seen[canary].count()}
+	users := g.users
 	epoch := g.config.UserEpoch
 	if users[canary] < fewUsers {
 		epoch = min(epoch, fewUsersEpoch)
@@ -491,7 +503,7 @@ func (g *Guard) pour(now time.Time, errors Stratum, latency [len(latencyQuantile
 		for of := range firsts {
 			g.sum.arrivals[of] += firsts[of]
 		}
-		drop := max(leastDrop, 5*math.Sqrt(3/max(g.seen[canary].count(), 1)))
+		drop := max(leastDrop, 5*math.Sqrt(3/max(g.users[canary], 1)))
 		if p := g.config.Share; p > 0 && p < 1 && drop < 1 {
 			g.judge.came(firsts[canary], firsts[control], p/(1-p), drop)
 		}

@@ -115,19 +115,22 @@ func (h *headcount) add(user uint64) {
 }
 
 func (h *headcount) count() float64 {
-	sum, zeros := 0.0, 0
+	var ranks [64]int // how many registers have each
 	for i := range h.registers {
 		for w, k := h.registers[i].Load(), 0; k < 8; w, k = w>>8, k+1 {
-			sum += math.Exp2(-float64(w & 0xff))
-			if w&0xff == 0 {
-				zeros++
-			}
+			ranks[w&0x3f]++
+		}
+	}
+	sum := 0.0
+	for rank, n := range ranks {
+		if n > 0 {
+			sum += math.Ldexp(float64(n), -rank)
 		}
 	}
 	const m = headcountSize
 	estimate := 0.7182725932495458 * m * m / sum // α of 256 registers
-	if estimate <= 2.5*m && zeros > 0 {
-		return m * math.Log(m/float64(zeros))
+	if estimate <= 2.5*m && ranks[0] > 0 {
+		return m * math.Log(m/float64(ranks[0]))
 	}
 	return estimate
 }

@@ -18,7 +18,7 @@ func TestTrafficAfterALongPause(t *testing.T) {
 func TestArmForgetsRequestsUnderWay(t *testing.T) {
 	s := watched(Thresholds{Errors: ptr(int64(1))})
 	s.request(s.on, epoch, Failed, 0)
-	old := s.Expose(epoch, s.on)
+	old := follow(s.Flag, epoch, s.on)
 	s.Arm(at(time.Minute)) // a reset before it has tripped
 	if e := old.End(at(time.Minute), &Outcome{Class: Failed}); e != nil {
 		t.Errorf("a request from before the reset trips: %+v", e)
@@ -27,13 +27,13 @@ func TestArmForgetsRequestsUnderWay(t *testing.T) {
 
 func TestConfigureKeepsRequestsUnderWay(t *testing.T) {
 	s := watched(Thresholds{Errors: ptr(int64(1))})
-	a, b := s.Expose(epoch, s.on), s.Expose(epoch, s.on)
+	a, b := follow(s.Flag, epoch, s.on), follow(s.Flag, epoch, s.on)
 	s.Configure(at(time.Second), Thresholds{Errors: ptr(int64(100))})
 	a.End(at(time.Minute), &Outcome{Class: Failed})
 	if e := b.End(at(time.Minute), &Outcome{Class: Failed}); e != nil {
 		t.Errorf("tripped by a limit that was raised meanwhile: %+v", e)
 	}
-	if n := s.Status().Canary.Errors; n != 2 {
+	if n := s.Status(epoch).Canary.Errors; n != 2 {
 		t.Errorf("%d errors, want 2: those under way at the edit are lost", n)
 	}
 }
@@ -41,7 +41,7 @@ func TestConfigureKeepsRequestsUnderWay(t *testing.T) {
 func TestConfigureKeepsHangsUnderWay(t *testing.T) {
 	s := watched(Thresholds{Baseline: time.Second, Slow: 1})
 	for range 5 {
-		s.Expose(epoch, s.on)
+		follow(s.Flag, epoch, s.on)
 	}
 	s.Configure(at(500*time.Millisecond), Thresholds{Baseline: time.Second, Slow: 2})
 	var e *Evidence

@@ -25,7 +25,7 @@ func (l *life) live(seconds int, rate func() int, on bool) *life {
 			cell = l.on
 		}
 		for range rate() {
-			x := l.Expose(at(l.now), cell)
+			x := follow(l.Flag, at(l.now), cell)
 			x.End(at(l.now), &Outcome{Class: OK, Answered: true})
 		}
 		for range 10 {
@@ -124,7 +124,7 @@ func TestTrafficBaselineIsTheLastMinute(t *testing.T) {
 	if b := l.Baseline(); b.Requests < 590 || b.Requests > 610 || l.changes != 1 {
 		t.Errorf("%+v after %d changes, want about 600 requests and one", b, l.changes)
 	}
-	if b := l.Status().Baseline; b == nil || b.PerSecond() < 9.8 || b.PerSecond() > 10.2 {
+	if b := l.Status(epoch).Baseline; b == nil || b.PerSecond() < 9.8 || b.PerSecond() > 10.2 {
 		t.Errorf("%+v", b)
 	}
 	l.live(70, steady(2), false).live(300, steady(2), true)

@@ -32,7 +32,7 @@ func (g *Guard) verdict(now time.Time) Verdict {
 	switch {
 	case g.tripped:
 		return Verdict{Kind: Trip, Test: g.leading()}
-	case g.recovery.proved() && g.seen[canary].count() > float64(g.config.MinUsers)-0.5:
+	case g.recovery.proved() && g.users[canary] > float64(g.config.MinUsers)-0.5:
 		return Verdict{Kind: Recovered}
 	case g.watch.reason != "":
 		return Verdict{Kind: Hold, Reason: g.watch.reason}
@@ -76,6 +76,11 @@ const (
 	suspicion   = 20 // E, above which a rollout does not climb
 	lastWindows = 3
 )
+
+// forget begins anew where shares of requests are compared with earlier ones.
+func (h *holding) forget() {
+	h.dozens, h.n, h.wanted = [holdWindows]window{}, 0, 0
+}
 
 // block adds what a block came to.
 func (h *holding) block(errors Stratum, latency [len(latencyQuantiles)]Stratum) {
@@ -247,7 +252,7 @@ func (g *Guard) Status(now time.Time) GuardStatus {
 	defer g.mu.Unlock()
 	v := g.verdict(now)
 	s := GuardStatus{
-		Verdict: v.Kind, Test: v.Test, Reason: v.Reason, Since: g.begun.UTC(), Epoch: g.epoch.Load(), Share: 100 * g.config.Share,
+		Verdict: v.Kind, Test: v.Test, Reason: v.Reason, Since: g.shown.UTC(), Epoch: g.epoch.Load(), Share: 100 * g.config.Share,
 		Trial: g.config.Trial, TripAt: g.judge.tripAt,
 		Canary: g.cohort(canary), Control: g.cohort(control),
 		LogE: map[string]*float64{
@@ -270,7 +275,7 @@ func (g *Guard) cohort(of cohort) GuardCohort {
 	judged, _ := g.sum.errors.of(of)
 	quantile := func(q float64) float64 { return g.past[of].quantile(q).Seconds() }
 	return GuardCohort{
-		Requests: g.arrived[of], Bad: g.bad[of], Judged: *judged, Users: int64(g.seen[of].count() + 0.5),
+		Requests: g.arrived[of], Bad: g.bad[of], Judged: *judged, Users: int64(g.users[of] + 0.5),
 		P50: quantile(0.5), P90: quantile(0.9), P99: quantile(0.99),
 	}
 }
@@ -293,7 +298,7 @@ func (g *Guard) Evidence(now time.Time) *Evidence {
 	test := g.leading()
 	chance := math.Exp(min(g.weight(), 700))
 	e := &Evidence{
-		Test: test, Since: g.begun.UTC(), Limit: math.Exp(g.judge.tripAt), Found: chance, Last: last,
+		Test: test, Since: g.shown.UTC(), Limit: math.Exp(g.judge.tripAt), Found: chance, Last: last,
 		Guard: &GuardEvidence{From: g.calm.at.UTC(), LogE: g.weight(), Users: g.victims.count(), Share: 100 * g.config.Share, Epoch: g.epoch.Load(), Trial: g.config.Trial},
 	}
 	judged, bad := g.window(test)

@@ -1,0 +1,326 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/maphash"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+	"github.com/seed-6adbc061/caddy-feature-flags/state"
+)
+
+// progress is what the store keeps of a flag's life beside trips and overrides.
+type progress struct {
+	Traffic *monitors.Baseline `json:"traffic,omitempty"`
+	Guard   *guardProgress     `json:"guard,omitempty"`
+}
+
+// guardProgress is what a guard has to know over restarts.
+type guardProgress struct {
+	// Trial is how many detectors have spent their part of the bound on false
+	// alarms since a person armed the flag.
+	Trial int `json:"trial,omitempty"`
+
+	// Running tells that the trial's detector is at work in a process. Where that
+	// is found at the start, its evidence was lost with the process.
+	Running  bool            `json:"running,omitempty"`
+	Evidence json.RawMessage `json:"evidence,omitempty"` // found until the process ended in order
+
+	Failures int        `json:"failures,omitempty"` // probes in a row that tripped again
+	Retry    *time.Time `json:"retry,omitempty"`    // when the tripped flag is tried again
+	Probe    *probe     `json:"probe,omitempty"`    // the flag is half-open
+}
+
+func (g guardProgress) used() bool {
+	return g.Trial > 0 || g.Running || g.Evidence != nil || g.Failures > 0 || g.Retry != nil || g.Probe != nil
+}
+
+// probe is a flag on probation: tripped, and on for a few to prove itself.
+type probe struct {
+	Since  time.Time       `json:"since"`
+	Test   string          `json:"test"`   // that it was tripped by
+	Excess float64         `json:"excess"` // of bad requests, that is to be refuted
+	Share  evaluator.Share `json:"share"`
+}
+
+// Excess that is to be refuted after a trip that says nothing of rates.
+const usualExcess = 0.05
+
+// mostCoolDown bounds the doubling, unless the definition asks for more.
+const mostCoolDown = 24 * time.Hour
+
+// hash is of a user, never 0; another one in each process.
+func (e *engine) hash(user string) uint64 { return maphash.String(e.seed, user) | 1 }
+
+// keptOf returns what the store keeps of a flag; never nil. The caller must hold
+// mu.
+func (e *engine) keptOf(flag string) *progress {
+	p := e.kept[flag]
+	if p == nil {
+		p = new(progress)
+		if data := e.store.Flag(flag).Progress.Data; data != nil {
+			if json.Unmarshal(data, p) != nil {
+				*p = progress{} // of another version
+			}
+		}
+		e.kept[flag] = p
+	}
+	return p
+}
+
+// guardOf returns what is kept of a flag's guard, a copy.
+func (e *engine) guardOf(flag string) guardProgress {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if g := e.keptOf(flag).Guard; g != nil {
+		return *g
+	}
+	return guardProgress{}
+}
+
+// keep changes what is kept of a flag.
+func (e *engine) keep(now time.Time, flag string, change func(*progress)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.keptOf(flag)
+	change(p)
+	data, err := json.Marshal(p)
+	if err == nil {
+		e.store.SetProgress(now, flag, data)
+	}
+}
+
+// keepGuard changes what is kept of a flag's guard.
+func (e *engine) keepGuard(now time.Time, flag string, change func(*guardProgress)) {
+	e.keep(now, flag, func(p *progress) {
+		if p.Guard == nil {
+			p.Guard = new(guardProgress)
+		}
+		change(p.Guard)
+	})
+}
+
+// guardKey stands for a definition and the percentage in force.
+func guardKey(r *rules, i int) string {
+	return definitionHash(r.Definition(i)) + "/" + strconv.FormatInt(int64(r.Share(i)), 10)
+}
+
+// configureGuard puts flag i's guard in force.
+func (e *engine) configureGuard(now time.Time, r *rules, i int) {
+	m := &r.monitors[i]
+	if !m.guarded {
+		m.flag.ConfigureGuard(now, nil, "")
+		m.epoch.Store(-1)
+		return
+	}
+	def := r.Definition(i)
+	kept := e.guardOf(def.Name)
+	c := guardConfig(def.Guard)
+	c.Share, c.Trial = r.CanaryShare(i), kept.Trial
+	if kept.Probe != nil && r.State(i).Probing {
+		c.Recovery = monitors.Recovery{Test: kept.Probe.Test, Excess: kept.Probe.Excess}
+	}
+	m.epoch.Store(m.flag.ConfigureGuard(now, &c, guardKey(r, i)))
+}
+
+// guardConfig says what a definition's guard is in the monitors' words.
+func guardConfig(g evaluator.Guard) monitors.GuardConfig {
+	c := monitors.GuardConfig{
+		FalseAlarm: g.FalseAlarm, Settle: g.Settle, UserEpoch: g.UserEpoch, MinUsers: g.MinUsers,
+		Errors: g.Errors != nil, Latency: g.Latency != nil,
+	}
+	if g.Errors != nil {
+		c.TolerateRatio, c.Tolerate = g.Errors.TolerateRatio, g.Errors.Tolerate
+	}
+	if g.Latency != nil {
+		c.TolerateSlow, c.WarmUp = g.Latency.Tolerate, g.Latency.WarmUp
+	}
+	switch g.Traffic {
+	case "trip":
+		c.Traffic = monitors.TrafficTrip
+	case "off":
+		c.Traffic = monitors.TrafficOff
+	}
+	return c
+}
+
+// resumeGuard goes on with what is kept of a guard, once a process. Evidence
+// that was lost with a process has spent its part of the bound: the next detector
+// takes a smaller one.
+func (e *engine) resumeGuard(m *monitors.Flag, g *guardProgress) {
+	switch {
+	case g == nil:
+	case g.Evidence != nil:
+		m.ResumeGuard(g.Evidence)
+	case g.Running:
+		g.Trial++
+		g.Running = false
+	}
+}
+
+// tickGuard has a flag's guard judge what is over.
+func (e *engine) tickGuard(now time.Time, m *monitors.Flag) {
+	defer survive("judging " + m.Name())
+	g := m.Guard()
+	if g == nil || m.Disarmed() {
+		return
+	}
+	if !e.guardOf(m.Name()).Running {
+		e.keepGuard(now, m.Name(), func(p *guardProgress) { p.Running, p.Evidence = true, nil })
+	}
+	switch v := g.Tick(now); v.Kind {
+	case monitors.Trip:
+		e.trip(m, g.Evidence(now))
+	case monitors.Recovered:
+		e.recovered(now, m, g)
+	case monitors.Hold:
+		e.held(now, m, v.Reason, g)
+	}
+}
+
+// saveGuards keeps what the guards have found, when the process ends in order.
+func (e *engine) saveGuards(now time.Time) {
+	for _, m := range e.allMonitors() {
+		g := m.Guard()
+		if g == nil {
+			continue
+		}
+		saved := g.Save()
+		if saved == nil {
+			continue // tripped, and kept as such
+		}
+		text, err := json.Marshal(saved)
+		if err != nil {
+			continue
+		}
+		e.keepGuard(now, m.Name(), func(p *guardProgress) { p.Running, p.Evidence = false, text })
+	}
+}
+
+// spend notes a trip: the next detector has a smaller part of the bound, and the
+// flag is tried again after its cool-down, if it has one.
+func (e *engine) spend(now time.Time, l listener, flag string) {
+	var coolDown time.Duration
+	if l != nil {
+		if def := l.flag(flag); def != nil && def.Guard.Enabled {
+			coolDown = def.Guard.CoolDown
+		}
+	}
+	e.keepGuard(now, flag, func(p *guardProgress) {
+		p.Trial++
+		p.Running, p.Evidence = false, nil
+		p.Failures++
+		if p.Probe == nil {
+			p.Failures = 0
+		}
+		p.Probe, p.Retry = nil, nil
+		if coolDown > 0 {
+			retry := now.Add(coolDownAfter(coolDown, p.Failures))
+			p.Retry = &retry
+		}
+	})
+}
+
+// coolDownAfter doubles a cool-down for each failure, with a tenth of jitter each
+// way so that a fleet does not try again at once.
+func coolDownAfter(d time.Duration, failures int) time.Duration {
+	most := max(d, mostCoolDown)
+	for range failures {
+		if d = min(2*d, most); d == most {
+			break
+		}
+	}
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
+}
+
+// tickCoolDowns tries flags again whose cool-down is over, and arms those whose
+// definition was edited.
+func (e *engine) tickCoolDowns(now time.Time, l listener) {
+	e.mu.Lock()
+	var due []string
+	for name, p := range e.kept {
+		if p.Guard != nil && p.Guard.Retry != nil && !now.Before(*p.Guard.Retry) {
+			due = append(due, name)
+		}
+	}
+	edited := e.edited
+	e.edited = nil
+	e.mu.Unlock()
+	for _, name := range edited {
+		_ = e.reset(name, "guard", "its definition was edited, and guard.rearm is edit")
+	}
+	for _, name := range due {
+		e.tryAgain(now, l, name)
+	}
+}
+
+// tryAgain turns a tripped flag on for a hundredth of those it was on for.
+func (e *engine) tryAgain(now time.Time, l listener, name string) {
+	trips := e.store.Flag(name).Trips
+	share, ok := l.probeShare(name)
+	if len(trips) == 0 || !ok {
+		e.keepGuard(now, name, func(p *guardProgress) { p.Retry = nil })
+		if len(trips) > 0 {
+			e.tell(news{Event: eventHeld, At: now, Flag: name, By: "guard", Reason: "the cool-down is over, but nobody comes by the split: reset it by hand"})
+		}
+		return
+	}
+	last := trips[len(trips)-1]
+	p := &probe{Since: now, Test: last.Test, Excess: usualExcess, Share: share}
+	var evidence monitors.Evidence
+	if json.Unmarshal(last.Evidence, &evidence) == nil {
+		if ofCanary, ofControl := evidence.Rates(); ofCanary > ofControl {
+			p.Excess = (ofCanary - ofControl) / 2
+		}
+	}
+	e.keepGuard(now, name, func(g *guardProgress) { g.Probe, g.Retry, g.Running, g.Evidence = p, nil, false, nil })
+	reason := fmt.Sprintf("half-open: on for %s %% after its cool-down; back in full on proof that it is no worse", percent(share.Percent()))
+	e.store.Note(now, state.AuditEntry{Action: actionHalfOpen, Flag: name, By: "guard", Reason: reason})
+	e.stateChanged()
+	e.tell(news{Event: eventAdvanced, At: now, Flag: name, By: "guard", Reason: reason, Data: map[string]any{"percentage": share.Percent()}})
+}
+
+// actionHalfOpen and actionHeld are audit entries of the guard's own.
+const (
+	actionHalfOpen = "half_open"
+	actionHeld     = "held"
+)
+
+// recovered turns a flag on again in full.
+func (e *engine) recovered(now time.Time, m *monitors.Flag, g *monitors.Guard) {
+	s := g.Status(now)
+	reason := fmt.Sprintf("recovered: %d of %d canary requests failed while half-open, against %d of %d of the control; that it is no worse is a hundred times likelier than chance",
+		s.Canary.Bad, s.Canary.Requests, s.Control.Bad, s.Control.Requests)
+	e.store.Reset(now, m.Name(), "guard", reason)
+	e.keepGuard(now, m.Name(), func(p *guardProgress) { *p = guardProgress{Trial: p.Trial + 1} })
+	m.Arm(now)
+	e.stateChanged()
+	e.tell(news{Event: eventReset, At: now, Flag: m.Name(), By: "guard", Reason: reason})
+}
+
+// held tells that a canary keeps its share for a reason, at most once a minute.
+func (e *engine) held(now time.Time, m *monitors.Flag, reason string, g *monitors.Guard) {
+	e.mu.Lock()
+	last := e.holds[m.Name()]
+	e.holds[m.Name()] = hold{reason, now}
+	e.mu.Unlock()
+	if reason == monitors.HoldWarmUp || reason == monitors.HoldSilence || last.reason == reason && now.Sub(last.at) < holdQuiet {
+		return
+	}
+	s := g.Status(now)
+	e.store.Note(now, state.AuditEntry{Action: actionHeld, Flag: m.Name(), By: "guard", Reason: reason})
+	e.tell(news{Event: eventHeld, At: now, Flag: m.Name(), By: "guard", Reason: reason, Data: map[string]any{"canary": s.Canary, "control": s.Control, "log_e": s.LogE}})
+}
+
+// hold is the last reason for which a canary was held, and when that was so.
+type hold struct {
+	reason string
+	at     time.Time
+}
+
+// holdQuiet is for how long a reason must not have held for it to be news again.
+const holdQuiet = time.Minute

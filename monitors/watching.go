@@ -1,0 +1,121 @@
+package monitors
+
+import (
+	"encoding/json"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// guarding is a flag's guard over changes of its definition and percentage. The
+// guard is made when the first request comes that the split has decided: most
+// flags never need one.
+type guarding struct {
+	guard  atomic.Pointer[Guard]
+	config atomic.Pointer[GuardConfig] // nil: turned off
+	epoch  atomic.Int64
+
+	mu    sync.Mutex
+	key   string // of the definition and the percentage in force
+	saved json.RawMessage
+}
+
+// ConfigureGuard puts a guard's configuration in force; nil turns it off. key
+// stands for the definition and the percentage: with another one a new epoch
+// begins. It returns the epoch's number.
+func (f *Flag) ConfigureGuard(now time.Time, c *GuardConfig, key string) int64 {
+	w := &f.guarding
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	old := w.config.Load()
+	switch {
+	case c == nil:
+		w.config.Store(nil)
+		w.guard.Store(nil)
+	case old == nil || !c.same(old):
+		w.config.Store(c)
+		w.guard.Store(nil)
+	}
+	if key != w.key {
+		w.key = key
+		n := w.epoch.Add(1)
+		w.config.Store(c)
+		if g := w.guard.Load(); g != nil {
+			g.nextEpoch(now, n, c.Share)
+		}
+	}
+	return w.epoch.Load()
+}
+
+// GuardEpoch returns the epoch of a definition and percentage; −1 when others are
+// in force.
+func (f *Flag) GuardEpoch(key string) int64 {
+	w := &f.guarding
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if key != w.key {
+		return -1
+	}
+	return w.epoch.Load()
+}
+
+// same tells whether evidence found under one configuration counts under the
+// other: all is the same but the share, which epochs keep apart.
+func (c *GuardConfig) same(o *GuardConfig) bool {
+	a, b := *c, *o
+	a.Share, b.Share = 0, 0
+	return a == b
+}
+
+// Guard returns the flag's guard; nil while there is none.
+func (f *Flag) Guard() *Guard { return f.guarding.guard.Load() }
+
+// ResumeGuard has the flag's guard go on with saved evidence, when it is made.
+func (f *Flag) ResumeGuard(saved json.RawMessage) {
+	f.guarding.mu.Lock()
+	defer f.guarding.mu.Unlock()
+	f.guarding.saved = saved
+}
+
+// forget drops the guard with its evidence: the next request begins a new one.
+func (w *guarding) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.saved = nil
+	w.guard.Store(nil)
+}
+
+// Enter notes a request that the split has decided, in an epoch. The guard is
+// made by the first one, at now.
+func (f *Flag) Enter(now time.Time, epoch int64, isCanary bool, user uint64) Ticket {
+	g := f.guarding.guard.Load()
+	if g == nil {
+		if g = f.guarding.begin(now); g == nil {
+			return Ticket{}
+		}
+	}
+	return g.Arrive(epoch, isCanary, user)
+}
+
+func (w *guarding) begin(now time.Time) *Guard {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if g := w.guard.Load(); g != nil {
+		return g
+	}
+	c := w.config.Load()
+	if c == nil {
+		return nil
+	}
+	var g *Guard
+	if w.saved != nil {
+		g, _ = RestoreGuard(now, *c, w.saved) // else a new one, with its own part of the bound
+		w.saved = nil
+	}
+	if g == nil {
+		g = NewGuard(now, *c)
+	}
+	g.epoch.Store(w.epoch.Load())
+	w.guard.Store(g)
+	return g
+}
