@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"strconv"
@@ -102,6 +103,12 @@ func runShow(c *cobra.Command, args []string) error {
 		}
 		fmt.Printf("  to undo: caddy feature-flags reset %s\n", f.Name)
 	}
+	switch {
+	case f.State.HalfOpen != nil:
+		fmt.Printf("half-open since %s: back in full on proof that it is no worse\n", f.State.HalfOpen.Local().Format(time.DateTime))
+	case f.State.Retry != nil:
+		fmt.Printf("to be tried again at %s\n", f.State.Retry.Local().Format(time.DateTime))
+	}
 	t := newTable("COHORT", "REQUESTS", "ERRORS", "P50", "P90", "P99", "CLIENT GONE")
 	for _, name := range []string{"canary", "control"} {
 		g := f.Guard.Figures[name]
@@ -110,9 +117,30 @@ func runShow(c *cobra.Command, args []string) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
+	if g := f.Guard.Test; g != nil && len(f.State.Trips) == 0 || g != nil && f.State.HalfOpen != nil {
+		showGuard(g)
+	}
 	fmt.Printf("since it was armed at %s: canary %d requests, %d errors, %d slow\n",
 		f.Guard.Armed.Local().Format(time.DateTime), f.Guard.Canary.Requests, f.Guard.Canary.Errors, f.Guard.Canary.Slow)
 	return nil
+}
+
+// showGuard says how canary and control compare.
+func showGuard(g *monitors.GuardStatus) {
+	verdict := string(g.Verdict)
+	if g.Reason != "" {
+		verdict += ": " + printable(g.Reason)
+	}
+	fmt.Printf("guard: %s (share %s %%, since %s)\n", verdict, strconv.FormatFloat(g.Share, 'g', 4, 64), g.Since.Local().Format(time.DateTime))
+	evidence := "none yet"
+	if e := g.LogE["total"]; e != nil {
+		evidence = fmt.Sprintf("%.3g (trips at %.3g)", math.Exp(*e), math.Exp(g.TripAt))
+	}
+	fmt.Printf("  evidence against the canary: %s; compared: canary %d requests of about %d users, control %d of about %d\n",
+		evidence, g.Canary.Judged, g.Canary.Users, g.Control.Judged, g.Control.Users)
+	if g.Proof != nil {
+		fmt.Printf("  proof that it is no worse: %.3g (back in full at 100)\n", math.Exp(*g.Proof))
+	}
 }
 
 func seconds(s float64) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -52,6 +53,16 @@ var (
 		"1 while the flag is tripped.", []string{"flag"}, nil)
 	enabledDesc = prometheus.NewDesc("caddy_feature_flags_percentage",
 		"Percentage in force; 0 while the flag is off for everyone.", []string{"flag"}, nil)
+	evidenceDesc = prometheus.NewDesc("caddy_feature_flags_guard_log_e",
+		"Natural logarithm of the evidence against the canary, by test; total is what trips.", []string{"flag", "test"}, nil)
+	limitDesc = prometheus.NewDesc("caddy_feature_flags_guard_trip_at",
+		"Where the total trips: ln(1/false_alarm), more after earlier detectors.", []string{"flag"}, nil)
+	heldDesc = prometheus.NewDesc("caddy_feature_flags_guard_held",
+		"1 while a rollout would not climb.", []string{"flag"}, nil)
+	usersDesc = prometheus.NewDesc("caddy_feature_flags_guard_users",
+		"Different users whom the split decided for, about, since users were last forgotten.", []string{"flag", "cohort"}, nil)
+	judgedDesc = prometheus.NewDesc("caddy_feature_flags_guard_judged_total",
+		"Requests that the tests have seen; of one user's errors they see the first.", []string{"flag", "cohort"}, nil)
 	degradedDesc = prometheus.NewDesc("caddy_feature_flags_degraded",
 		"1 while state cannot be written or definitions cannot be taken.", []string{"what"}, nil)
 )
@@ -76,7 +87,7 @@ func (c *engineCollector) remove(e *engine) {
 
 // Describe is part of prometheus.Collector.
 func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requestsDesc, firstByteDesc, trippedDesc, enabledDesc, degradedDesc} {
+	for _, d := range []*prometheus.Desc{requestsDesc, firstByteDesc, trippedDesc, enabledDesc, degradedDesc, evidenceDesc, limitDesc, heldDesc, usersDesc, judgedDesc} {
 		ch <- d
 	}
 }
@@ -120,7 +131,27 @@ func (a *App) collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(degradedDesc, prometheus.GaugeValue, zeroOne(a.failing.Load() != nil), "definitions")
 }
 
+func collectGuard(ch chan<- prometheus.Metric, flag string, s monitors.GuardStatus) {
+	gauge := func(desc *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, append([]string{flag}, labels...)...)
+	}
+	for test, logE := range s.LogE {
+		if logE != nil {
+			gauge(evidenceDesc, *logE, test)
+		}
+	}
+	gauge(limitDesc, s.TripAt)
+	gauge(heldDesc, zeroOne(s.Verdict == monitors.Hold))
+	for cohort, c := range map[string]monitors.GuardCohort{"canary": s.Canary, "control": s.Control} {
+		gauge(usersDesc, float64(c.Users), cohort)
+		ch <- prometheus.MustNewConstMetric(judgedDesc, prometheus.CounterValue, float64(c.Judged), flag, cohort)
+	}
+}
+
 func collectFlag(ch chan<- prometheus.Metric, m *monitors.Flag) {
+	if g := m.Guard(); g != nil {
+		collectGuard(ch, m.Name(), g.Status(time.Now()))
+	}
 	variants := map[[2]string]*monitors.Counts{} // variant and cohort
 	for _, cell := range m.Cells() {
 		cohort := "control"

@@ -123,11 +123,8 @@ func (l *linter) flag(f *compiled) {
 	if f.group >= 0 && len(l.r.groups[f.group].members) == 1 {
 		l.add(f, def.Pos, LintExclusiveAlone, Info, "exclusive: it is the only flag of the group %q", clip(def.Exclusive))
 	}
-	if def.GuardGiven && def.Guard.Enabled {
-		if !f.splits && def.Rollout == nil {
-			l.add(f, def.Pos, LintGuardWithoutSplit, Warning, "guard: the flag does not split its users, so there is nothing to compare; give a percentage_rollout or weights")
-		}
-		l.add(f, def.Pos, LintNotInForce, Info, "guard: is checked, and acted on only from a later version")
+	if def.GuardGiven && def.Guard.Enabled && !f.splits && def.Rollout == nil {
+		l.add(f, def.Pos, LintGuardWithoutSplit, Warning, "guard: the flag does not split its users, so there is nothing to compare; give a percentage_rollout or weights")
 	}
 	if def.Rollout != nil {
 		l.add(f, def.Pos, LintNotInForce, Info, "rollout: is checked, and acted on only from a later version")

@@ -78,13 +78,13 @@ func (b *guardBlock) take() []failure {
 type victims struct {
 	known map[uint64]struct{}
 	more  int // without a user, or beyond those that are kept
-	at    time.Time
+	after int64 // requests of the canary before the last one
 }
 
 const keptVictims = 1024
 
-func (v *victims) add(now time.Time, user uint64) {
-	v.at = now
+func (v *victims) add(user uint64, after int64) {
+	v.after = after
 	if user == 0 || len(v.known) >= keptVictims {
 		v.more++
 		return
@@ -96,8 +96,8 @@ func (v *victims) add(now time.Time, user uint64) {
 }
 
 // unanswered adds the users of a block, n of whose requests had no answer.
-func (v *victims) unanswered(b *guardBlock, n int64) {
-	if v.at = b.over; b.anonymous.Load() {
+func (v *victims) unanswered(b *guardBlock, n, after int64) {
+	if v.after = after; b.anonymous.Load() {
 		v.more += int(n)
 	} else {
 		v.more += min(int(n), bits.OnesCount64(b.crowd.Load()))

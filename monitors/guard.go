@@ -95,7 +95,6 @@ type guardState struct {
 	open     openBlock // what waits until both cohorts have requests
 	sum      judgedSum
 	calm     judgedSum // sum when nothing spoke against the canary, last
-	low      float64   // weight of the evidence then
 	victims  victims   // of the canary, since then
 	arrived  [2]int64  // requests, but those whose client left
 	bad      [2]int64  // of them, every one
@@ -114,8 +113,9 @@ type openBlock struct {
 type judgedSum struct {
 	at       time.Time
 	errors   Stratum
+	silent   [2]int64 // of the bad ones: no answer in time; of the control and of the canary
 	latency  [len(latencyQuantiles)]Stratum
-	arrivals [2]int64 // of the control and of the canary
+	arrivals [2]int64 // the same
 	left     Stratum  // visits, and those without a second request
 }
 
@@ -436,13 +436,14 @@ func (g *Guard) close(b *guardBlock) {
 		unanswered := max(b.count[of]-answered-int64(c.silent.Load()), 0)
 		*n = max(b.count[of]-int64(c.gone.Load()), 0)
 		*x = min(unanswered, *n)
+		g.sum.silent[of] += *x
 		g.arrived[of] += *n
 		g.bad[of] += *x
 		firsts[of] = int64(c.firsts.Load())
 		if of == canary {
 			g.served += float64(b.count[of])
 			if unanswered > 0 {
-				g.victims.unanswered(b, unanswered)
+				g.victims.unanswered(b, unanswered, g.sum.errors.N1)
 			}
 		}
 		if b.limits != nil {
@@ -467,7 +468,7 @@ func (g *Guard) close(b *guardBlock) {
 		}
 		*x = min(*x+1, *n)
 		if f.of == canary {
-			g.victims.add(b.over, f.user)
+			g.victims.add(f.user, g.sum.errors.N1)
 		}
 	}
 	g.watch.block(s, latency)
@@ -509,19 +510,16 @@ func (g *Guard) pour(now time.Time, errors Stratum, latency [len(latencyQuantile
 		}
 	}
 	g.evidence = g.judge.evidence()
-	w := g.weight()
-	// The evidence falls a little with every healthy block: near where it was
-	// lowest, nothing speaks against the canary.
-	g.low = min(w, g.low+(min(w, 0)-g.low)/1000)
-	if w <= g.low+0.25 && now.Sub(g.victims.at) >= victimsFor {
+	if g.weight() < 0 && g.sum.errors.N1-g.victims.after >= calmAfter {
 		g.calm = g.sum
 		g.victims.clear()
 	}
 }
 
-// victimsFor is how long users who met an error count towards min_users while
-// nothing else speaks against the canary.
-const victimsFor = 10 * time.Second
+// calmAfter is how many good requests of the canary in a row make that nothing
+// speaks against it, where the evidence does not: from there on people are told
+// the counts.
+const calmAfter = 20
 
 const leastDrop = 0.1 // of the canary's arrivals, always tolerated
 

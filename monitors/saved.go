@@ -2,6 +2,7 @@ package monitors
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 // SavedGuard is the evidence of a guard, to go on with after a restart.
 type SavedGuard struct {
 	Version    int              `json:"version"`
+	Config     GuardConfig      `json:"config"` // under which it was found
 	Begun      time.Time        `json:"begun"`
 	Errors     *savedTest       `json:"errors,omitempty"`
 	Latency    []*savedTest     `json:"latency,omitempty"`
@@ -101,7 +103,7 @@ func (g *Guard) Save() *SavedGuard {
 		return nil
 	}
 	s := &SavedGuard{
-		Version: savedVersion, Begun: g.shown.UTC(), Requests: g.arrived, Bad: g.bad, Past: map[int]uint32{},
+		Version: savedVersion, Config: g.config, Begun: g.shown.UTC(), Requests: g.arrived, Bad: g.bad, Past: map[int]uint32{},
 		Errors: g.judge.errors.save(), Engagement: g.judge.engagement.save(),
 		Judged: map[string]int64{"n1": g.sum.errors.N1, "x1": g.sum.errors.X1, "n0": g.sum.errors.N0, "x0": g.sum.errors.X0},
 	}
@@ -134,6 +136,9 @@ func RestoreGuard(now time.Time, c GuardConfig, text json.RawMessage) (*Guard, e
 	}
 	if s.Version != savedVersion {
 		return nil, fmt.Errorf("saved evidence: version %d, want %d", s.Version, savedVersion)
+	}
+	if !s.Config.same(&c) {
+		return nil, errors.New("saved evidence: of a guard that was configured otherwise")
 	}
 	g := NewGuard(now, c)
 	wrong := func(what string, err error) (*Guard, error) {
@@ -173,11 +178,11 @@ func RestoreGuard(now time.Time, c GuardConfig, text json.RawMessage) (*Guard, e
 	g.limits = newSlowLimits(&g.past[control], c.TolerateSlow)
 	g.sum.errors = Stratum{s.Judged["n1"], s.Judged["x1"], s.Judged["n0"], s.Judged["x0"]}
 	g.calm.errors = g.sum.errors
+	g.victims.after = g.sum.errors.N1
 	g.arrived, g.bad = s.Requests, s.Bad
 	if !s.Begun.IsZero() && s.Begun.Before(now) {
 		g.shown = s.Begun
 	}
 	g.evidence = g.judge.evidence()
-	g.low = min(g.weight(), 0)
 	return g, nil
 }

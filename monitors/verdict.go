@@ -54,14 +54,15 @@ const (
 // trip: a rollout must not climb meanwhile. Its rules are plain ones: a hold that
 // was not needed costs a few minutes.
 type holding struct {
-	reason string
-	dozens [holdWindows]window // of ten seconds each, a ring; the one at n is filled
-	n      int
-	began  time.Time // of the one that is filled
-	quiet  [2]time.Time
-	usual  float64 // the control's error rate while nothing was wrong with it; −1: not known
-	slow   bool
-	wanted float64 // the canary's share of the requests before it dropped; 0: it has not
+	reason  string
+	dozens  [holdWindows]window // of ten seconds each, a ring; the one at windows is filled
+	windows int
+	began   time.Time // of the one that is filled
+	quiet   [2]time.Time
+	latest  Stratum // of this second
+	bad, n  float64 // of the control while nothing was wrong with it, fading
+	slow    bool
+	wanted  float64 // the canary's share of the requests before it dropped; 0: it has not
 }
 
 type window struct {
@@ -75,40 +76,44 @@ const (
 	silence     = 5 * time.Minute
 	suspicion   = 20 // E, above which a rollout does not climb
 	lastWindows = 3
+	leastUsual  = 50          // requests of the control, before its usual error rate is known
+	usualFade   = 1 - 1.0/600 // a second: ten minutes
 )
 
 // forget begins anew where shares of requests are compared with earlier ones.
 func (h *holding) forget() {
-	h.dozens, h.n, h.wanted = [holdWindows]window{}, 0, 0
+	h.dozens, h.windows, h.wanted = [holdWindows]window{}, 0, 0
 }
 
 // block adds what a block came to.
 func (h *holding) block(errors Stratum, latency [len(latencyQuantiles)]Stratum) {
-	w := &h.dozens[h.n%holdWindows]
+	w := &h.dozens[h.windows%holdWindows]
 	w.errors.plus(errors)
 	w.slow.plus(latency[1])
+	h.latest.plus(errors)
 }
 
 // second looks at the windows, once a second.
 func (h *holding) second(g *Guard, now time.Time) {
 	if h.began.IsZero() {
 		h.began, h.quiet = now, [2]time.Time{now, now}
-		h.usual = -1
 	}
-	current := &h.dozens[h.n%holdWindows]
+	current := &h.dozens[h.windows%holdWindows]
 	for of := range canary + 1 {
 		if n, _ := current.errors.of(of); *n > 0 {
 			h.quiet[of] = now
 		}
 	}
 	failing, slow := h.failing(), h.slower()
+	if !failing {
+		h.bad = h.bad*usualFade + float64(h.latest.X0)
+		h.n = h.n*usualFade + float64(h.latest.N0)
+	}
+	h.latest = Stratum{}
 	if now.Sub(h.began) >= windowLong {
-		if !failing {
-			h.learn(current.errors)
-		}
-		h.n++
+		h.windows++
 		h.began = now
-		h.dozens[h.n%holdWindows] = window{}
+		h.dozens[h.windows%holdWindows] = window{}
 	}
 	switch e := g.evidence; {
 	case g.config.Traffic != TrafficOff && (h.dropping() || logAddExp(e.arrivals+logWeights[2], e.engagement+logWeights[3]) >= g.judge.tripAt):
@@ -130,8 +135,8 @@ func (h *holding) second(g *Guard, now time.Time) {
 
 // last sums the latest windows up, and what was before them.
 func (h *holding) last() (late, before Stratum, known int) {
-	for i := range min(h.n+1, holdWindows) {
-		w := &h.dozens[(h.n-i)%holdWindows]
+	for i := range min(h.windows+1, holdWindows) {
+		w := &h.dozens[(h.windows-i)%holdWindows]
 		if i < lastWindows {
 			late.plus(w.errors)
 		} else {
@@ -142,39 +147,30 @@ func (h *holding) last() (late, before Stratum, known int) {
 	return late, before, known
 }
 
-// learn takes a window into the control's usual error rate.
-func (h *holding) learn(s Stratum) {
-	if s.N0 == 0 {
-		return
+// recent sums the last ten to twenty seconds up.
+func (h *holding) recent() window {
+	w := h.dozens[h.windows%holdWindows]
+	if h.windows > 0 {
+		before := &h.dozens[(h.windows-1)%holdWindows]
+		w.errors.plus(before.errors)
+		w.slow.plus(before.slow)
 	}
-	rate := float64(s.X0) / float64(s.N0)
-	if h.usual < 0 {
-		h.usual = rate
-	}
-	h.usual += (rate - h.usual) / 60 // ten minutes
+	return w
 }
 
 // failing tells whether the control fails much more than usual.
 func (h *holding) failing() bool {
-	current := h.dozens[h.n%holdWindows].errors
-	s := current
-	if h.n > 0 {
-		s.plus(h.dozens[(h.n-1)%holdWindows].errors)
-	}
-	if h.usual < 0 || s.X0 < 5 {
+	s := h.recent().errors
+	if h.n < leastUsual || s.X0 < 5 {
 		return false
 	}
-	rate := float64(s.X0) / float64(s.N0)
-	return rate > 3*h.usual+0.02
+	return float64(s.X0)/float64(s.N0) > 3*h.bad/h.n+0.02
 }
 
-// slower tells whether most of the control's requests are slower than nine in ten
-// were.
+// slower tells whether a good part of the control's requests are slower than nine
+// in ten were.
 func (h *holding) slower() bool {
-	s := h.dozens[h.n%holdWindows].slow
-	if h.n > 0 {
-		s.plus(h.dozens[(h.n-1)%holdWindows].slow)
-	}
+	s := h.recent().slow
 	if s.N0 < 20 {
 		return h.slow && s.N0 > 0
 	}
@@ -188,7 +184,7 @@ func (h *holding) slower() bool {
 func (h *holding) dropping() bool {
 	late, before, known := h.last()
 	all, past := float64(late.N1+late.N0), float64(before.N1+before.N0)
-	if h.n < lastWindows || known < lastWindows || past == 0 {
+	if h.windows < lastWindows || known < lastWindows || past == 0 {
 		return false
 	}
 	if h.wanted > 0 { // until it is back
@@ -204,8 +200,8 @@ func (h *holding) dropping() bool {
 	}
 	// How much more than chance has it the share varied between windows.
 	varied := 1.0
-	for i := lastWindows; i < min(h.n, holdWindows); i++ {
-		w := &h.dozens[(h.n-i)%holdWindows].errors
+	for i := lastWindows; i < min(h.windows, holdWindows); i++ {
+		w := &h.dozens[(h.windows-i)%holdWindows].errors
 		if n := float64(w.N1 + w.N0); n > 0 {
 			off := float64(w.N1) - share*n
 			varied += off * off / (n * share * (1 - share))
@@ -345,7 +341,11 @@ func (g *Guard) window(test string) (s Stratum, words string) {
 		return s, fmt.Sprintf("%d of %d users of the canary did not come back within %d s, against %d of %d of the control", s.X1, s.N1, visitGone, s.X0, s.N0)
 	}
 	s = g.sum.errors.minus(g.calm.errors)
-	return s, fmt.Sprintf("%d of %d canary requests failed against %d of %d of the control", s.X1, s.N1, s.X0, s.N0)
+	words = fmt.Sprintf("%d of %d canary requests failed", s.X1, s.N1)
+	if silent := g.sum.silent[canary] - g.calm.silent[canary]; silent > 0 {
+		words += fmt.Sprintf(" (%d of them without an answer in time)", silent)
+	}
+	return s, words + fmt.Sprintf(" against %d of %d of the control", s.X0, s.N0)
 }
 
 // Rates returns the share of bad requests of both cohorts that a trip by a test

@@ -109,7 +109,12 @@ func (w *guarding) begin(now time.Time) *Guard {
 	}
 	var g *Guard
 	if w.saved != nil {
-		g, _ = RestoreGuard(now, *c, w.saved) // else a new one, with its own part of the bound
+		var err error
+		if g, err = RestoreGuard(now, *c, w.saved); err != nil {
+			next := *c
+			next.Trial++ // what was found has spent its part of the bound
+			g = NewGuard(now, next)
+		}
 		w.saved = nil
 	}
 	if g == nil {

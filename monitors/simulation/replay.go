@@ -37,7 +37,7 @@ type Line struct {
 	T       float64              `json:"t"`
 	Verdict monitors.VerdictKind `json:"verdict"`
 	Test    string               `json:"test,omitempty"`   // of a trip
-	Reason  string               `json:"reason,omitempty"` // in words
+	Reason  string               `json:"reason,omitempty"` // of a hold or a trip, in words
 	LogE    *float64             `json:"log_e"`            // natural logarithm of the evidence; null: none
 	Canary  Counts               `json:"canary"`           // of a trip: since nothing spoke against the canary
 	Control Counts               `json:"control"`
@@ -213,7 +213,7 @@ func (r *Replay) tick() {
 	l := Line{T: r.t(), Verdict: v.Kind, Test: v.Test, Reason: v.Reason}
 	s := r.guard.Status(r.clock())
 	l.LogE = s.LogE["total"]
-	l.Canary, l.Control = Counts{s.Canary.Judged, s.Canary.Bad}, Counts{s.Control.Judged, s.Control.Bad}
+	l.Canary, l.Control = Counts{s.Canary.Requests, s.Canary.Bad}, Counts{s.Control.Requests, s.Control.Bad}
 	if v.Kind == monitors.Trip {
 		e := r.guard.Evidence(r.clock())
 		l.Reason = e.Summary

@@ -29,7 +29,7 @@ func (r *Row) Outcome(entry int) Outcome {
 	for _, t := range r.Trips[entry] {
 		switch {
 		case !t.Tripped:
-		case r.Scenario.Want != monitors.Trip || t.At < onset:
+		case r.Scenario.Want != monitors.Trip || t.At <= onset:
 			o.False++
 			early = append(early, t.At)
 		default:
@@ -46,7 +46,7 @@ func median[T int | time.Duration](v []T) (m T) {
 		return m
 	}
 	slices.Sort(v)
-	return v[len(v)/2]
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
 // WriteTable writes a table in Markdown, and what its cells mean.
@@ -67,9 +67,12 @@ func WriteTable(w io.Writer, rows []Row) error {
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(&b, "\n%d runs each. \"1.2 s, 13\": all runs tripped, 1.2 s after the onset and after 13 failed requests of the canary "+
-		"since then (medians); \"60 %%: …\": so many of the runs did; \"·\": none did. "+
-		"**FALSE** are trips before the onset, or where nothing is wrong with the canary, and when (median, since the start).\n", runs)
+	fmt.Fprintf(&b, "\nOf %d runs each. \"1.2 s, 13\": all tripped, 1.2 s after the onset, after 13 requests of the canary had failed since then "+
+		"(medians). \"60 %%: …\": so many of the runs did. \"never\": none did by the end of the scenario. \"·\": rightly, none did. "+
+		"**FALSE**: tripped before the onset, or where nothing is wrong with the canary; and how long after the start (median).\n\n", runs)
+	for _, e := range Entries {
+		fmt.Fprintf(&b, "- %s: %s\n", e.Name, e.Says)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
