@@ -13,7 +13,7 @@ type crowdOf struct {
 	canary, control         int // requests in a tenth of a second
 	badCanary, badControl   float64
 	slowCanary, slowControl float64 // 0: as usual
-	regulars                int     // users of each cohort, the same again and again; 0: strangers all
+	regulars                [2]int  // users of the control and of the canary who come again and again; 0: strangers all
 }
 
 // rehearsal plays traffic through a guard.
@@ -40,8 +40,8 @@ func (r *rehearsal) now() time.Time { return at(time.Duration(r.ticks) * blockLe
 func (r *rehearsal) tick(c crowdOf) Verdict {
 	r.Helper()
 	r.ticks++
-	r.some(canary, c.canary, c.badCanary, c.slowCanary, c.regulars)
-	r.some(control, c.control, c.badControl, c.slowControl, c.regulars)
+	r.some(canary, c.canary, c.badCanary, c.slowCanary, c.regulars[canary])
+	r.some(control, c.control, c.badControl, c.slowControl, c.regulars[control])
 	v := r.g.Tick(r.now())
 	if v.Kind == Trip {
 		r.Fatalf("after %v: tripped: %s", r.now().Sub(epoch), r.g.Evidence(r.now()).Summary)
@@ -129,7 +129,7 @@ func TestHoldSilence(t *testing.T) {
 			r := rehearse(t, func(c *GuardConfig) { c.Traffic = TrafficOff })
 			r.warm(both)
 			r.stays("", 2*time.Minute, both)
-			r.becomes(HoldSilence, 298*second, 312*second, c)
+			r.becomes(HoldSilence, 299*second, 311*second, c)
 			r.stays(HoldSilence, time.Hour, c)
 			r.becomes("", 0, 2*second, both)
 			r.stays("", 4*time.Minute, c)
@@ -184,9 +184,10 @@ func TestHoldSlow(t *testing.T) {
 }
 
 func TestHoldTraffic(t *testing.T) {
-	well := crowdOf{canary: 2, control: 8, regulars: 200}
-	half := crowdOf{canary: 2, control: 6, regulars: 200} // fewer come to both
-	gone := crowdOf{control: 8, regulars: 200}
+	regulars := [2]int{200, 200}
+	well := crowdOf{canary: 2, control: 8, regulars: regulars}
+	half := crowdOf{canary: 2, control: 6, regulars: regulars} // fewer come to both
+	gone := crowdOf{control: 8, regulars: regulars}
 	r := rehearse(t, nil)
 	r.warm(well)
 	r.stays("", 5*time.Minute, well)
@@ -203,10 +204,11 @@ func TestHoldTraffic(t *testing.T) {
 	r.stays("", 4*time.Minute, gone)
 }
 
-// Users who stop coming are missed, though too few for what is said of requests.
+// Users who stop coming are missed, though those who come make as many requests.
 func TestHoldArrivals(t *testing.T) {
-	all, fewer := crowdOf{canary: 5, control: 15}, crowdOf{canary: 3, control: 15}
-	r := rehearse(t, func(c *GuardConfig) { c.Share = 0.25 })
+	all := crowdOf{canary: 5, control: 5}
+	fewer := crowdOf{canary: 5, control: 5, regulars: [2]int{canary: 200}}
+	r := rehearse(t, func(c *GuardConfig) { c.Share = 0.5 })
 	r.warm(all)
 	r.stays("", 5*time.Minute, all)
 	r.becomes(HoldTraffic, second, 3*time.Minute, fewer)
@@ -254,7 +256,7 @@ func TestHoldPrecedence(t *testing.T) {
 	// Silence goes before warming up.
 	r = rehearse(t, func(c *GuardConfig) { c.WarmUp = 10 * time.Minute })
 	r.becomes(HoldWarmUp, 0, second, crowdOf{canary: 2, control: 8})
-	r.becomes(HoldSilence, 298*second, 312*second, crowdOf{})
+	r.becomes(HoldSilence, 299*second, 311*second, crowdOf{})
 	r.becomes(HoldWarmUp, 0, 2*second, crowdOf{canary: 2, control: 8})
 }
 

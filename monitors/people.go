@@ -16,6 +16,7 @@ import (
 // 101 (2007).
 type people struct {
 	levels [3]atomic.Pointer[bitmap]
+	small  bool // two kilobytes at most, for a thousand users
 }
 
 type bitmap struct {
@@ -63,6 +64,9 @@ func (p *people) add(user uint64) (fresh, full bool) {
 		return false, false
 	}
 	for i := range p.levels {
+		if p.small && i == len(p.levels)-1 {
+			break
+		}
 		b := p.levels[i].Load()
 		if b == nil {
 			made := &bitmap{words: make([]atomic.Uint64, firstBits/64<<(3*i))}

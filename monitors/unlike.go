@@ -23,7 +23,7 @@ type sampledUser struct {
 }
 
 const (
-	sampledUsers   = 64
+	sampledUsers   = 32
 	leastRequests  = 5   // of a sampled user
 	leastSampled   = 10  // users, before their spread is known
 	unknownSpread  = 0.5 // of the logarithm, until then

@@ -71,7 +71,7 @@ type window struct {
 }
 
 const (
-	holdWindows = 31
+	holdWindows = 16
 	windowLong  = 10 * time.Second
 	silence     = 5 * time.Minute
 	suspicion   = 20 // E, above which a rollout does not climb

@@ -23,6 +23,8 @@ type crowd struct {
 	zeros uint
 }
 
+func newCrowd(zeros uint) *crowd { return &crowd{people{small: true}, zeros} }
+
 // visit is somebody who has come and may come back.
 type visit struct {
 	user atomic.Uint64 // 0: the place is free
@@ -30,7 +32,7 @@ type visit struct {
 }
 
 const (
-	pendingVisits = 128
+	pendingVisits = 64
 	visitGone     = 30      // seconds: who has not come back by then has left
 	visitQuarter  = 15 * 60 // seconds
 	visitedAgain  = 1 << 62
@@ -51,7 +53,7 @@ func (v *visits) note(of cohort, user uint64) (first bool) {
 	}
 	now, before := v.recent[0].Load(), v.recent[1].Load()
 	if now == nil {
-		v.recent[0].CompareAndSwap(nil, new(crowd))
+		v.recent[0].CompareAndSwap(nil, newCrowd(0))
 		now = v.recent[0].Load()
 	}
 	if !now.sampled(user) || now.has(user) {
@@ -59,7 +61,7 @@ func (v *visits) note(of cohort, user uint64) (first bool) {
 	}
 	if fresh, full := now.add(user); !fresh {
 		if full {
-			v.recent[0].CompareAndSwap(now, &crowd{zeros: now.zeros + 1})
+			v.recent[0].CompareAndSwap(now, newCrowd(now.zeros+1))
 			v.recent[1].Store(nil)
 		}
 		return false
@@ -84,14 +86,14 @@ func (v *visits) tick(second int64) (over Stratum) {
 	if second-v.since >= visitQuarter {
 		v.since = second
 		last := v.recent[0].Load()
-		fresh := new(crowd)
+		zeros := uint(0)
 		if last != nil {
-			fresh.zeros = last.zeros
-			if fresh.zeros > 0 && last.levels[1].Load() == nil {
-				fresh.zeros-- // few come: all of them can be remembered again
+			zeros = last.zeros
+			if zeros > 0 && last.levels[1].Load() == nil {
+				zeros-- // few come: more of them can be remembered again
 			}
 		}
-		v.recent[0].Store(fresh)
+		v.recent[0].Store(newCrowd(zeros))
 		v.recent[1].Store(last)
 	}
 	for i := range v.pending {

@@ -102,7 +102,7 @@ func TestVisitsAreLeft(t *testing.T) {
 	}
 	v.until(700)
 	n, x0, x1 := float64(v.over.N0+v.over.N1), float64(v.over.X0)/float64(v.over.N0), float64(v.over.X1)/float64(v.over.N1)
-	if n < 1500 || n > 20*pendingVisits || math.Abs(float64(v.over.N1)/n-0.25) > 0.05 || math.Abs(x0-0.7) > 0.06 || math.Abs(x1-0.4) > 0.1 {
+	if n < 10*pendingVisits || n > 21*pendingVisits || math.Abs(float64(v.over.N1)/n-0.25) > 0.05 || math.Abs(x0-0.7) > 0.06 || math.Abs(x1-0.4) > 0.1 {
 		t.Errorf("%+v: %.2f of the control's and %.2f of the canary's visits were left, want 0.7 and 0.4", v.over, x0, x1)
 	}
 }
@@ -142,13 +142,13 @@ func TestVisitsOfManyUsers(t *testing.T) {
 		}
 	}
 	n := firsts[canary] + firsts[control]
-	if share := firsts[canary] / n; n < 5000 || n > users || math.Abs(share-0.1) > 5*math.Sqrt(0.1*0.9/n) {
+	if share := firsts[canary] / n; n < 1000 || n > users || math.Abs(share-0.1) > 5*math.Sqrt(0.1*0.9/n) {
 		t.Errorf("%v firsts, %.4f of them the canary's, want a tenth", n, share)
 	}
 	if v.recent[0].Load().zeros == 0 {
 		t.Error("all of so many users are remembered")
 	}
-	if s := v.over; s.N1 < 150 || s.X1 != 0 || math.Abs(float64(s.X0)/float64(s.N0)-5.0/9) > 0.05 {
+	if s := v.over; s.N1 < 100 || s.X1 > s.N1/50 || math.Abs(float64(s.X0)/float64(s.N0)-5.0/9) > 0.05 {
 		t.Errorf("%+v: every visit of the canary and four in nine of the control's had a second request", s)
 	}
 	// When few come, all of them are known again.

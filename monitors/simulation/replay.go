@@ -247,8 +247,17 @@ func (r *Replay) Finish() Result {
 			r.until(last + 2*time.Second)
 		}
 	}
-	if r.began && r.result.Verdict != monitors.Trip {
-		r.result.T = r.t()
+	if !r.began {
+		return r.result
 	}
+	if !r.Tripped() {
+		r.result.T = r.t()
+		if r.result.Reason == monitors.HoldWarmUp { // no more to say of a short trace
+			r.result.Verdict, r.result.Reason = monitors.Keep, ""
+		}
+	}
+	// Those without an answer in time are bad, though they have not ended.
+	s := r.guard.Status(r.clock())
+	r.result.CanaryBad, r.result.ControlBad = max(r.result.CanaryBad, s.Canary.Bad), max(r.result.ControlBad, s.Control.Bad)
 	return r.result
 }

@@ -12,7 +12,10 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors/simulation"
 )
 
-var full = flag.Bool("figures", false, "run every scenario 300 times: an hour")
+var (
+	full = flag.Bool("figures", false, "run every scenario 300 times, and days 60 times: an hour")
+	runs = flag.Int("runs", 0, "run every scenario so often instead")
+)
 
 // defaults is the guard of a flag that says nothing about it.
 func defaults(share float64) monitors.GuardConfig {
@@ -61,8 +64,25 @@ func TestScenarios(t *testing.T) {
 			if *full {
 				n = 300
 			}
-			runs := inParallel(n, func(seed uint64) run { return play(t, s, seed) })
-			judge(t, s, runs)
+			if *runs > 0 {
+				n = *runs
+			}
+			judge(t, s, inParallel(n, func(seed uint64) run { return play(t, s, seed) }))
+		})
+	}
+}
+
+// G9: a day of what makes other rules cry wolf, and not one alarm.
+func TestDaysWithoutCause(t *testing.T) {
+	for _, id := range []string{"S15", "S19", "retries", "day-and-night"} {
+		t.Run(id, func(t *testing.T) {
+			s := *simulation.Find(id)
+			n := 2
+			if s.Length = 3 * time.Hour; *full {
+				n, s.Length = 60, 24*time.Hour
+			}
+			s.Budget = simulation.Budget{}
+			judge(t, &s, inParallel(n, func(seed uint64) run { return play(t, &s, 1000+seed) }))
 		})
 	}
 }

@@ -210,6 +210,10 @@ var Scenarios = []Scenario{
 		respond: during(20*minute, ever, onCanary(slower(1.1))),
 	},
 	{
+		ID: "fails-half", Summary: "half of the canary's requests fail, 200 requests a second", Want: monitors.Trip, perSecond: 200,
+		Budget: Budget{Delay: 2 * time.Second}, respond: during(minute, ever, onCanary(fails(0.5))),
+	},
+	{
 		ID: "half", Summary: "the canary is one half, and fails 5 %", Want: monitors.Trip, share: 0.5, Budget: Budget{Delay: 30 * time.Second},
 		respond: during(minute, ever, onCanary(fails(0.05))),
 	},
