@@ -364,7 +364,7 @@ func (e *engine) trip(m *monitors.Flag, evidence *monitors.Evidence) {
 	now := time.Now()
 	m.Disarm()
 	text, _ := json.Marshal(evidence)
-	in := state.TripInput{Flag: m.Name(), Test: evidence.Test, Evidence: text}
+	in := state.TripInput{Flag: m.Name(), Test: evidence.Test, Evidence: text, Summary: evidence.Summary}
 	l := e.newest()
 	if l != nil {
 		if def := l.flag(m.Name()); def != nil {

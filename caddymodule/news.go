@@ -32,6 +32,13 @@ func (a *App) tell(n news) {
 			fields = append(fields, zap.String("test", t.Test), zap.Any("evidence", t.Evidence), zap.Bool("durable", t.Durable),
 				zap.String("to_reset", "caddy feature-flags reset "+n.Flag))
 		}
+		if g := a.engine.guardOf(n.Flag); g.Retry != nil {
+			message = "feature flag tripped: off for everyone until its cool-down is over, or it is reset"
+			fields = append(fields, zap.Time("retry_at", *g.Retry))
+		}
+	case eventHeld:
+		level, message = zapcore.WarnLevel, "feature flag held: the canary keeps its share"
+		fields = append(fields, zap.Any("figures", n.Data))
 	case eventReloadFailed:
 		level, message = zapcore.ErrorLevel, "feature flag definitions not taken: the last good ones stay in force"
 	case eventReloaded:

@@ -77,7 +77,7 @@ func (b *guardBlock) take() []failure {
 // are few.
 type victims struct {
 	known map[uint64]struct{}
-	more  int // without a user, or beyond those that are kept
+	more  int   // without a user, or beyond those that are kept
 	after int64 // requests of the canary before the last one
 }
 

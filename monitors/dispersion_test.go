@@ -113,8 +113,8 @@ func TestDispersionOfNothing(t *testing.T) {
 		for i := range 3000 {
 			d.add(at(time.Duration(i)*blockLength), s)
 		}
-		if d.publish(); d.publish() != 1 {
-			t.Errorf("%s: %v", name, d.published)
+		if d.publish(); d.publish() != 1 || d.windows[0].n != 0 {
+			t.Errorf("%s: %v of %v windows", name, d.published, d.windows[0].n)
 		}
 	}
 }

@@ -98,7 +98,7 @@ type guardState struct {
 	victims  victims   // of the canary, since then
 	arrived  [2]int64  // requests, but those whose client left
 	bad      [2]int64  // of them, every one
-	tripped  bool
+	tripped  string    // by which test; "": not
 	watch    holding
 }
 
@@ -299,7 +299,7 @@ func (g *Guard) keep(r FailedRequest) {
 func (g *Guard) Tick(now time.Time) Verdict {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.tripped {
+	if g.tripped != "" {
 		return Verdict{}
 	}
 	if b := g.current.Load(); b.used() {
@@ -314,7 +314,7 @@ func (g *Guard) Tick(now time.Time) Verdict {
 		closed++
 		g.close(b)
 		if g.trips() {
-			g.tripped = true
+			g.tripped = g.leading()
 			break
 		}
 	}
@@ -400,7 +400,14 @@ func (g *Guard) everySecond(now time.Time) {
 		g.seal(now) // what waits for its first request shall know the new limits
 	}
 	g.watch.second(g, now)
+	if g.config.Traffic == TrafficTrip && g.watch.wanted > 0 && now.Sub(g.watch.dropped) >= tripDropped && g.tripped == "" {
+		g.tripped = TestTraffic
+	}
 }
+
+// tripDropped is for how long the canary's traffic must have dropped for a trip,
+// where traffic trips.
+const tripDropped = time.Minute
 
 // forget begins a new epoch of users, when it is time or when so many have erred
 // that those who are left are not like the others.

@@ -99,7 +99,7 @@ func (t *proportions) restore(s *savedTest) error {
 func (g *Guard) Save() *SavedGuard {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.tripped {
+	if g.tripped != "" {
 		return nil
 	}
 	s := &SavedGuard{

@@ -38,7 +38,7 @@ func TestSpread(t *testing.T) {
 	}{
 		{"nobody differs", 20, 0, 0.6, 0.06},
 		{"little noise", 5, 0.3, 0.01, 0.02},
-		{"as few requests as count", 5, 0.3, 0.6, 0.03}, // 0.40 with the noise
+		{"as few requests as count", 5, 0.4, 1.2, 0.04}, // 0.67 with the noise
 		{"much noise", 20, 0.2, 1, 0.03},                // 0.30 with the noise
 		{"far apart", 10, 1.2, 0.6, 0.06},
 	} {
@@ -145,6 +145,13 @@ func TestEffective(t *testing.T) {
 		if got := u.effective(n); got != 1 {
 			t.Errorf("%v requests of one user: %v effective users", n, got)
 		}
+	}
+	// Two who cancel out: there cannot be more users than requests.
+	u = new(unlike)
+	comes(u, inCounter(1)|1<<8, 3)
+	comes(u, inCounter(1)&^(1<<8), 3)
+	if got := u.effective(6); got != 6 {
+		t.Errorf("%v effective users, want 6", got)
 	}
 }
 

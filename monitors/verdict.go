@@ -1,6 +1,7 @@
 package monitors
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -30,8 +31,8 @@ const (
 // verdict says what the tests and the watch come to. The caller must hold mu.
 func (g *Guard) verdict(now time.Time) Verdict {
 	switch {
-	case g.tripped:
-		return Verdict{Kind: Trip, Test: g.leading()}
+	case g.tripped != "":
+		return Verdict{Kind: Trip, Test: g.tripped}
 	case g.recovery.proved() && g.users[canary] > float64(g.config.MinUsers)-0.5:
 		return Verdict{Kind: Recovered}
 	case g.watch.reason != "":
@@ -62,7 +63,10 @@ type holding struct {
 	latest  Stratum // of this second
 	bad, n  float64 // of the control while nothing was wrong with it, fading
 	slow    bool
-	wanted  float64 // the canary's share of the requests before it dropped; 0: it has not
+	wanted  float64   // the canary's share of the requests before it dropped; 0: it has not
+	dropped time.Time // when it was last as it should be
+	late    Stratum   // of the last windows
+	silent  bool
 }
 
 type window struct {
@@ -76,6 +80,9 @@ const (
 	silence     = 5 * time.Minute
 	suspicion   = 20 // E, above which a rollout does not climb
 	lastWindows = 3
+	stillThere  = 0.6         // of the canary's share of the requests: with less its traffic has dropped
+	backAgain   = 0.8         // from here on it is back
+	longDrop    = time.Hour   // and after so long it is as usual
 	leastUsual  = 50          // requests of the control, before its usual error rate is known
 	usualFade   = 1 - 1.0/600 // a second: ten minutes
 )
@@ -104,7 +111,12 @@ func (h *holding) second(g *Guard, now time.Time) {
 			h.quiet[of] = now
 		}
 	}
-	failing, slow := h.failing(), h.slower()
+	failing, slow, before := h.failing(), h.slower(), h.wanted
+	dropping := h.dropping(now)
+	if before == 0 {
+		h.dropped = now
+	}
+	h.silent = h.quietFor(control, now) || h.quietFor(canary, now)
 	if !failing {
 		h.bad = h.bad*usualFade + float64(h.latest.X0)
 		h.n = h.n*usualFade + float64(h.latest.N0)
@@ -116,7 +128,7 @@ func (h *holding) second(g *Guard, now time.Time) {
 		h.dozens[h.windows%holdWindows] = window{}
 	}
 	switch e := g.evidence; {
-	case g.config.Traffic != TrafficOff && (h.dropping() || logAddExp(e.arrivals+logWeights[2], e.engagement+logWeights[3]) >= g.judge.tripAt):
+	case g.config.Traffic != TrafficOff && (dropping || logAddExp(e.arrivals+logWeights[2], e.engagement+logWeights[3]) >= g.judge.tripAt):
 		h.reason = HoldTraffic
 	case failing:
 		h.reason = HoldControl
@@ -124,7 +136,7 @@ func (h *holding) second(g *Guard, now time.Time) {
 		h.reason = HoldSlow
 	case e.whole >= math.Log(suspicion):
 		h.reason = HoldEvidence
-	case now.Sub(h.quiet[canary]) >= silence || now.Sub(h.quiet[control]) >= silence:
+	case h.silent:
 		h.reason = HoldSilence
 	case !g.warm(canary, now):
 		h.reason = HoldWarmUp
@@ -145,6 +157,18 @@ func (h *holding) last() (late, before Stratum, known int) {
 		}
 	}
 	return late, before, known
+}
+
+// quietFor tells whether nobody has come for long: for a minute where ten should
+// have, or for five.
+func (h *holding) quietFor(of cohort, now time.Time) bool {
+	gap := now.Sub(h.quiet[of])
+	if gap < silence/5 {
+		return false
+	}
+	_, before, known := h.last()
+	n, _ := before.of(of)
+	return h.silent || gap >= silence || float64(*n)/float64(max(known, 1))*float64(silence/5/windowLong) >= 10
 }
 
 // recent sums the last ten to twenty seconds up.
@@ -180,22 +204,23 @@ func (h *holding) slower() bool {
 }
 
 // dropping tells whether the canary's share of the requests has fallen to less
-// than half of what it was in the minutes before, beyond what it varies.
-func (h *holding) dropping() bool {
+// than six tenths of what it was in the minutes before, beyond what it varies.
+func (h *holding) dropping(now time.Time) bool {
 	late, before, known := h.last()
 	all, past := float64(late.N1+late.N0), float64(before.N1+before.N0)
 	if h.windows < lastWindows || known < lastWindows || past == 0 {
 		return false
 	}
+	h.late = late
 	if h.wanted > 0 { // until it is back
-		if want := h.wanted * all; want >= 20 && float64(late.N1) > want/2 {
+		if want := h.wanted * all; want >= 20 && float64(late.N1) > backAgain*want || now.Sub(h.dropped) >= longDrop {
 			h.wanted = 0
 		}
 		return h.wanted > 0
 	}
 	share := float64(before.N1) / past
 	want := share * all
-	if want < 20 || float64(late.N1) > want/2 {
+	if want < 20 || float64(late.N1) > stillThere*want {
 		return false
 	}
 	// How much more than chance has it the share varied between windows.
@@ -291,7 +316,7 @@ func (g *Guard) Evidence(now time.Time) *Evidence {
 	g.lastMu.Lock()
 	last := append([]FailedRequest(nil), g.last...)
 	g.lastMu.Unlock()
-	test := g.leading()
+	test := cmp.Or(g.tripped, g.leading())
 	chance := math.Exp(min(g.weight(), 700))
 	e := &Evidence{
 		Test: test, Since: g.shown.UTC(), Limit: math.Exp(g.judge.tripAt), Found: chance, Last: last,
@@ -307,6 +332,11 @@ func (g *Guard) Evidence(now time.Time) *Evidence {
 	if test == TestErrors && !g.anonymous {
 		n := g.victims.count()
 		fmt.Fprintf(&b, ", %d different %s", n, plural(n, "user", "users"))
+	}
+	if test == TestTraffic {
+		e.Limit, e.Found = 100*(1-stillThere), 100*(1-float64(judged.N1)/(g.watch.wanted*float64(judged.N1+judged.N0)))
+		e.Summary = b.String()
+		return e
 	}
 	fmt.Fprintf(&b, ", evidence 1 in %s by chance (limit 1 in %s)", thousands(chance), thousands(e.Limit))
 	e.Summary = b.String()
@@ -332,6 +362,10 @@ func (g *Guard) window(test string) (s Stratum, words string) {
 		}
 		return s, fmt.Sprintf("%d of %d canary requests took longer than %s to the first byte, against %d of %d of the control longer than %s (its p%g)",
 			s.X1, s.N1, slower, s.X0, s.N0, limit, 100*latencyQuantiles[most])
+	case TestTraffic:
+		s = g.watch.late
+		return s, fmt.Sprintf("%d of the last %d requests were the canary's, %s %% of them before: much of its traffic has not come for %v",
+			s.N1, s.N1+s.N0, short(100*g.watch.wanted), tripDropped)
 	case TestArrivals:
 		a := g.sum.arrivals
 		s = Stratum{N1: a[canary] - g.calm.arrivals[canary], N0: a[control] - g.calm.arrivals[control]}

@@ -25,12 +25,14 @@ type Trip struct {
 	Definition string `json:"definition,omitempty"`
 }
 
-// TripInput is what the caller of [Store.Trip] knows about a trip. The fields are those of [Trip].
+// TripInput is what the caller of [Store.Trip] knows about a trip. The fields are those of [Trip], and for the audit a
+// Summary of the evidence in words; it may be empty.
 type TripInput struct {
 	Flag       string
 	Test       string
 	Evidence   json.RawMessage
 	Definition string
+	Summary    string
 }
 
 // Reset clears the trips that it names, and no other: one that comes later stays open.

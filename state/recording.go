@@ -25,9 +25,12 @@ func (s *Store) Trip(now time.Time, in TripInput) (Trip, *Pending) {
 	defer s.mu.Unlock()
 	t.ID = s.ledger.ids.next(now)
 	p := s.put(record{Trip: &t})
-	bare := t
+	bare, reason := t, t.Test
 	bare.Evidence = nil
-	s.note(now, AuditEntry{Action: ActionTripped, Flag: t.Flag, By: "guard", Reason: t.Test, Detail: detail(bare)})
+	if in.Summary != "" {
+		reason += ": " + in.Summary
+	}
+	s.note(now, AuditEntry{Action: ActionTripped, Flag: t.Flag, By: "guard", Reason: reason, Detail: detail(bare)})
 	return t, p
 }
 

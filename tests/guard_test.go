@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -481,4 +483,97 @@ func TestGuardMatch(t *testing.T) {
 			t.Errorf("three answers that mean failure: %v %v", flag["status"], flag["state"])
 		}
 	}
+}
+
+// A guard's verdict is told wherever people look: log, API, metrics, audit, events
+// and terminal.
+func TestGuardIsTold(t *testing.T) {
+	var broken atomic.Bool
+	canary := upstream(t, "new", func(w http.ResponseWriter, _ *http.Request) bool {
+		if broken.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return broken.Load()
+	})
+	c := serve(t, site+`
+	feature_flags {
+		context {
+			user_id header X-User-ID
+		}
+	}
+	feature_route new_ui {
+		on {
+			reverse_proxy NEW
+		}
+		off {
+			reverse_proxy OLD
+		}
+	}
+}
+`, `{"new_ui": {"active": true, "percentage_rollout": 25, "guard": {"cool_down": "1h"}}}`,
+		map[string]string{"NEW": host(canary), "OLD": host(upstream(t, "old", nil))})
+	i := 0
+	ask := func() {
+		i++
+		c.get("/", "X-User-ID", fmt.Sprintf("u%d", i))
+	}
+	for range 300 {
+		ask()
+	}
+	eventually(t, 3*time.Second, "the guard has no figures", func() bool {
+		metrics := c.call("GET", "/metrics", "").body
+		return strings.Contains(metrics, `caddy_feature_flags_guard_log_e{flag="new_ui",test="total"}`) &&
+			strings.Contains(metrics, `caddy_feature_flags_guard_judged_total{cohort="canary",flag="new_ui"}`) &&
+			strings.Contains(metrics, `caddy_feature_flags_guard_held{flag="new_ui"} 1`) // warming up
+	})
+	p := &process{t: t, admin: strings.TrimPrefix(c.admin, "http://"), dir: c.dir}
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.path = path
+	show := func() string {
+		out, stderr, status := p.command("", "show", "new_ui", "--address", p.admin)
+		if status != 0 {
+			t.Fatal(stderr)
+		}
+		return out
+	}
+	if out := show(); !strings.Contains(out, "guard: hold: warming up (share 25 %, since ") || !strings.Contains(out, "evidence against the canary: 0.") {
+		t.Errorf("show, while nothing is wrong:\n%s", out)
+	}
+	broken.Store(true)
+	eventually(t, 10*time.Second, "it does not trip", func() bool {
+		ask()
+		return c.api("GET", "flags/new_ui", "", 200)["status"] == "tripped"
+	})
+	flag := c.api("GET", "flags/new_ui", "", 200)
+	trip := flag["state"].(map[string]any)["trips"].([]any)[0].(map[string]any)
+	evidence := trip["evidence"].(map[string]any)
+	summary := evidence["summary"].(string)
+	guard := evidence["guard"].(map[string]any)
+	if guard["users"].(float64) < 3 || guard["share"] != 25.0 || guard["log_e"].(float64) < 9.2 || len(evidence["last_failing"].([]any)) < 3 {
+		t.Errorf("evidence: %v", evidence)
+	}
+	if flag["state"].(map[string]any)["retry_at"] == nil {
+		t.Errorf("nobody says when it is tried again: %v", flag["state"])
+	}
+	out := show()
+	for _, want := range []string{"tripped at ", " by errors: " + summary, "failing request ", "status 503", "to be tried again at "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("show lacks %q:\n%s", want, out)
+		}
+	}
+	if audit := fmt.Sprint(c.api("GET", "audit?flag=new_ui", "", 200)); !strings.Contains(audit, "errors: "+summary) {
+		t.Errorf("audit: %s", audit)
+	}
+	eventually(t, 3*time.Second, "the log does not tell", func() bool {
+		text, err := os.ReadFile(filepath.Join(c.dir, "caddy.log"))
+		return err == nil && strings.Contains(string(text), summary) && strings.Contains(string(text), "retry_at")
+	})
+	id := evidence["last_failing"].([]any)[0].(map[string]any)["id"].(string)
+	eventually(t, 3*time.Second, "the access log has no such request", func() bool {
+		text, err := os.ReadFile(filepath.Join(c.dir, "access.log"))
+		return err == nil && strings.Contains(string(text), id)
+	})
 }

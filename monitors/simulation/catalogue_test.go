@@ -77,7 +77,7 @@ func TestCatalogueRequests(t *testing.T) {
 			if again := first(5000, s.Requests(1)); !reflect.DeepEqual(requests, again) {
 				t.Error("the same seed gives other requests")
 			}
-			if other := first(5000, s.Requests(2)); reflect.DeepEqual(requests[:20], other[:20]) {
+			if other := first(10, s.Requests(2)); requests[0].T == other[0].T || requests[9].T == other[9].T {
 				t.Error("another seed gives the same requests")
 			}
 			length := s.Length
@@ -193,7 +193,7 @@ func TestCatalogueCanaries(t *testing.T) {
 	} {
 		s := Find(c.id)
 		var n, x [2]float64
-		for seed := range uint64(4) {
+		for seed := range uint64(8) {
 			for q := range s.Requests(seed) {
 				if q.T >= 150 {
 					break
@@ -213,7 +213,7 @@ func TestCatalogueCanaries(t *testing.T) {
 			}
 		}
 		for of, want := range [2]float64{c.control, c.canary} {
-			if got := x[of] / n[of]; math.Abs(got-want) > 5*math.Sqrt(want*(1-want)/n[of])+1e-9 {
+			if got := x[of] / n[of]; math.Abs(got-want) > 4*math.Sqrt(want*(1-want)/n[of])+1e-9 {
 				t.Errorf("%s: %.4f of cohort %d's %v requests, want %v", c.id, got, of, n[of], want)
 			}
 		}

@@ -109,6 +109,17 @@ func judge(t *testing.T, s *simulation.Scenario, runs []run) {
 	if len(delays) > 0 {
 		t.Logf("tripped after %.1f s and %d failures of the canary (medians), by %v", median(delays), median(failures), tests)
 	}
+	others := map[string]int{}
+	for _, r := range runs {
+		for reason := range r.held {
+			if reason != s.Hold && reason != monitors.HoldWarmUp {
+				others[reason]++
+			}
+		}
+	}
+	if len(others) > 0 {
+		t.Logf("held for other reasons: %v", others)
+	}
 	if s.Hold != "" {
 		t.Logf("%d runs held: %s", len(holds), s.Hold)
 		if len(holds) < len(runs) {
