@@ -304,3 +304,30 @@ func TestGuardAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a request, want none", n)
 	}
 }
+
+// A request that a hundred flags were told of, each with its guard.
+func BenchmarkGuardHundred(b *testing.B) {
+	guards := make([]*Guard, 100)
+	for i := range guards {
+		guards[i] = NewGuard(epoch, defaultGuard())
+	}
+	tickets := make([]Ticket, len(guards))
+	b.ReportAllocs()
+	i := uint64(0)
+	for b.Loop() {
+		i++
+		user := mix(i%5000) | 1
+		for k, g := range guards {
+			if i%100 == 0 {
+				g.Tick(at(time.Duration(i) * time.Millisecond))
+			}
+			tickets[k] = g.Arrive(0, (i+uint64(k))%10 == 0, user)
+		}
+		for k := range tickets {
+			tickets[k].FirstByte(3 * time.Millisecond)
+		}
+		for k := range tickets {
+			tickets[k].End(epoch, good200)
+		}
+	}
+}

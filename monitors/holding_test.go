@@ -129,19 +129,22 @@ func TestHoldSilence(t *testing.T) {
 			r := rehearse(t, func(c *GuardConfig) { c.Traffic = TrafficOff })
 			r.warm(both)
 			r.stays("", 2*time.Minute, both)
-			r.becomes(HoldSilence, 299*second, 311*second, c)
+			r.becomes(HoldSilence, 59*second, 71*second, c)
 			r.stays(HoldSilence, time.Hour, c)
 			r.becomes("", 0, 2*second, both)
-			r.stays("", 4*time.Minute, c)
+			r.stays("", 55*second, c)
 		})
 	}
-	// A request a minute is traffic.
+	// Where few come, a minute without any is nothing.
 	r := rehearse(t, nil)
 	r.warm(both)
+	r.stays("", 50*second, crowdOf{})
 	for range 20 {
 		r.stays("", blockLength, crowdOf{canary: 1, control: 1})
 		r.stays("", time.Minute, crowdOf{})
 	}
+	r.becomes(HoldSilence, 239*second, 251*second, crowdOf{})
+	r.becomes("", 0, 2*second, crowdOf{canary: 1, control: 1})
 }
 
 func TestHoldControl(t *testing.T) {
@@ -185,23 +188,27 @@ func TestHoldSlow(t *testing.T) {
 
 func TestHoldTraffic(t *testing.T) {
 	regulars := [2]int{200, 200}
-	well := crowdOf{canary: 2, control: 8, regulars: regulars}
-	half := crowdOf{canary: 2, control: 6, regulars: regulars} // fewer come to both
-	gone := crowdOf{control: 8, regulars: regulars}
-	r := rehearse(t, nil)
-	r.warm(well)
-	r.stays("", 5*time.Minute, well)
-	r.stays("", 5*time.Minute, half)
-	r.becomes(HoldTraffic, 5*second, 40*second, gone)
-	r.stays(HoldTraffic, 30*time.Minute, gone) // as long as it may take
-	r.becomes("", 5*second, 30*second, half)
-	r.stays("", 5*time.Minute, half)
-
+	well := crowdOf{canary: 4, control: 16, regulars: regulars}
+	half := crowdOf{canary: 4, control: 12, regulars: regulars} // fewer come to both
+	fewer := crowdOf{canary: 1, control: 16, regulars: regulars}
+	gone := crowdOf{control: 16, regulars: regulars}
+	for name, c := range map[string]crowdOf{"fewer": fewer, "gone": gone} {
+		t.Run(name, func(t *testing.T) {
+			r := rehearse(t, nil)
+			r.warm(well)
+			r.stays("", 5*time.Minute, well)
+			r.stays("", 5*time.Minute, half)
+			r.becomes(HoldTraffic, 5*second, 40*second, c)
+			r.stays(HoldTraffic, 30*time.Minute, c)
+			r.becomes("", 5*second, 40*second, half)
+			r.stays("", 5*time.Minute, half)
+		})
+	}
 	// Nothing is told of what nobody asked to watch.
-	r = rehearse(t, func(c *GuardConfig) { c.Traffic = TrafficOff })
+	r := rehearse(t, func(c *GuardConfig) { c.Traffic = TrafficOff })
 	r.warm(well)
 	r.stays("", 5*time.Minute, well)
-	r.stays("", 4*time.Minute, gone)
+	r.stays("", 5*time.Minute, fewer)
 }
 
 // Users who stop coming are missed, though those who come make as many requests.
@@ -256,7 +263,7 @@ func TestHoldPrecedence(t *testing.T) {
 	// Silence goes before warming up.
 	r = rehearse(t, func(c *GuardConfig) { c.WarmUp = 10 * time.Minute })
 	r.becomes(HoldWarmUp, 0, second, crowdOf{canary: 2, control: 8})
-	r.becomes(HoldSilence, 299*second, 311*second, crowdOf{})
+	r.becomes(HoldSilence, 59*second, 311*second, crowdOf{})
 	r.becomes(HoldWarmUp, 0, 2*second, crowdOf{canary: 2, control: 8})
 }
 
@@ -289,6 +296,17 @@ func TestHoldOverEpochs(t *testing.T) {
 		r.stays(HoldWarmUp, 9*second, few)
 		r.number = r.g.NextEpoch(r.now(), 0.5)
 		r.stays(HoldWarmUp, 10*second, half)
+		late.End(r.now(), good200)
+	})
+	t.Run("down while blocks wait", func(t *testing.T) {
+		r := rehearse(t, change(0.5))
+		r.becomes(HoldWarmUp, 0, second, half)
+		r.stays(HoldWarmUp, 30*second, half)
+		late := r.g.Arrive(r.number, false, 1)
+		r.stays(HoldWarmUp, 9*second, half)
+		r.number = r.g.NextEpoch(r.now(), 0.05)
+		r.becomes("", 15*second, 22*second, few)
+		r.stays("", 10*time.Minute, few)
 		late.End(r.now(), good200)
 	})
 }

@@ -1,31 +1,31 @@
 package monitors
 
 import (
-	"math"
+	"math/bits"
 	"sync/atomic"
 	"time"
 )
 
-// sketch is a histogram of times to the first byte in buckets that grow by a
-// constant factor, so that a quantile is right to within sketchError of its
-// value whatever the traffic looks like. Sketches merge by addition. Adding is
-// one atomic addition; safe for concurrent use but for fade and merge. Of the
-// range only what traffic reaches takes memory.
+// sketch is a histogram of times to the first byte in buckets that grow with the
+// time, so that a quantile is right to within sketchError of its value whatever
+// the traffic looks like. Sketches merge by addition. Adding is one atomic
+// addition; safe for concurrent use but for fade and merge. Of the range only what
+// traffic reaches takes memory.
 //
 // Masson, Rim, Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
-// relative-error guarantees", PVLDB 12 (2019), with a fixed range.
+// relative-error guarantees", PVLDB 12 (2019), with buckets that divide each
+// octave evenly, and a fixed range.
 type sketch struct {
-	chunks [sketchBuckets / sketchChunk]atomic.Pointer[[sketchChunk]atomic.Uint32]
+	chunks [sketchOctaves + 1]atomic.Pointer[[sketchChunk]atomic.Uint32]
 }
 
 const (
-	sketchError   = 0.02
-	sketchBuckets = 384
-	sketchChunk   = 32
-	sketchFrom    = 100 * time.Microsecond // all below is one bucket; the last begins at more than 400 s
+	sketchError   = 1.0 / 64
+	sketchOctaves = 23
+	sketchChunk   = 32 // buckets of an octave
+	sketchBuckets = 1 + sketchOctaves*sketchChunk
+	sketchFrom    = 1 << 16 * time.Nanosecond // 66 µs: all below is one bucket; the last ends at 550 s
 )
-
-var sketchScale = 1 / math.Log((1+sketchError)/(1-sketchError))
 
 // add counts one time.
 func (s *sketch) add(d time.Duration) {
@@ -54,11 +54,13 @@ func (s *sketch) each(f func(i int, bucket *atomic.Uint32)) {
 	}
 }
 
+// sketchBucket gives the octave, and the five bits below the leading one.
 func sketchBucket(d time.Duration) int {
-	if d <= sketchFrom {
+	if d < sketchFrom {
 		return 0
 	}
-	return min(1+int(math.Log(float64(d)/float64(sketchFrom))*sketchScale), sketchBuckets-1)
+	octave := bits.Len64(uint64(d)) - 1
+	return min(1+(octave-16)*sketchChunk+int(d>>(octave-5))&(sketchChunk-1), sketchBuckets-1)
 }
 
 // count returns how many times are in the sketch.
@@ -86,13 +88,14 @@ func (s *sketch) quantile(q float64) time.Duration {
 	return sketchValue(found)
 }
 
-// sketchValue stands for all times of a bucket.
+// sketchValue stands for all times of a bucket: its middle.
 func sketchValue(i int) time.Duration {
 	if i == 0 {
 		return sketchFrom
 	}
-	upper := float64(sketchFrom) * math.Exp(float64(i)/sketchScale)
-	return time.Duration(upper * (1 - sketchError)) // the middle: 2γ/(γ+1) of the lower end
+	octave, part := (i-1)/sketchChunk, (i-1)%sketchChunk
+	lower := sketchFrom << octave
+	return lower + lower/sketchChunk*time.Duration(part) + lower/sketchChunk/2
 }
 
 // merge adds another sketch's counts.

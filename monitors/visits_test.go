@@ -215,7 +215,7 @@ func TestVisitsEndMeanwhile(t *testing.T) {
 	}
 	var over Stratum
 	second := int64(0)
-	for ; second < 1_000_000; second += 10 {
+	for ; second < 1_000_000 || firsts.Load() < 5000; second += 10 {
 		over.plus(v.tick(second))
 	}
 	close(done)

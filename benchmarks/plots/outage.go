@@ -40,7 +40,7 @@ func outage() *svg {
 		}
 	}
 	watch(counted, scenario.Share(), func(at time.Duration, g *monitors.Guard, v monitors.Verdict) bool {
-		if at%(time.Second) == 0 {
+		if at%time.Second == 0 {
 			known = append(known, [2]float64{at.Minutes(), log10(g, at)})
 		}
 		if v.Kind == monitors.Hold && v.Reason == monitors.HoldControl && held == 0 {

@@ -3,7 +3,7 @@ package simulation
 import (
 	"container/heap"
 	"fmt"
-	"hash/maphash"
+	"hash/fnv"
 	"math"
 	"time"
 
@@ -27,7 +27,6 @@ type Replay struct {
 	users   map[uint64]bool // by hash: whether it was of the canary
 	canary  int             // of them
 	shared  int             // users when the share was last compared
-	seed    maphash.Seed
 	said    Line
 	result  Result
 }
@@ -68,7 +67,7 @@ const (
 
 // NewReplay makes a replay with a guard of that configuration.
 func NewReplay(c monitors.GuardConfig) *Replay {
-	return &Replay{config: c, users: map[uint64]bool{}, seed: maphash.MakeSeed(), result: Result{Verdict: monitors.Keep}}
+	return &Replay{config: c, users: map[uint64]bool{}, result: Result{Verdict: monitors.Keep}}
 }
 
 // flight is a request under way.
@@ -126,7 +125,7 @@ func (r *Replay) Add(q Request) error {
 	}
 	user := uint64(0)
 	if q.User != "" {
-		user = maphash.String(r.seed, q.User) | 1
+		user = hashOf(q.User)
 		if _, known := r.users[user]; !known {
 			r.users[user] = q.Canary
 			if q.Canary {
@@ -150,6 +149,16 @@ func (r *Replay) Add(q Request) error {
 		heap.Push(&r.pending, event{at + end, f, true})
 	}
 	return nil
+}
+
+// hashOf is the same in every run, so that a replay can be repeated; never 0.
+func hashOf(user string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(user))
+	z := h.Sum64() // mixed, as short texts leave its upper bits alike
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31 | 1
 }
 
 // compareShare has the guard know the share that the trace shows, where that is
