@@ -83,8 +83,7 @@ func (r *rehearsal) stays(reason string, length time.Duration, c crowdOf) {
 // most.
 func (r *rehearsal) becomes(reason string, least, most time.Duration, c crowdOf) {
 	r.Helper()
-	begun, last := r.ticks, ""
-	for {
+	for begun := r.ticks; ; {
 		v := r.tick(c)
 		took := time.Duration(r.ticks-begun) * blockLength
 		if v.Reason == reason && (v.Kind == Hold) == (reason != "") {
@@ -94,8 +93,8 @@ func (r *rehearsal) becomes(reason string, least, most time.Duration, c crowdOf)
 			r.Logf("%q after %v", reason, took)
 			return
 		}
-		if last = v.Reason; took > most {
-			r.Fatalf("%q not told within %v, but %q", reason, most, last)
+		if took > most {
+			r.Fatalf("%q not told within %v, but %q", reason, most, v.Reason)
 		}
 	}
 }

@@ -220,7 +220,7 @@ func (h *holding) dropping(now time.Time) bool {
 	}
 	share := float64(before.N1) / past
 	want := share * all
-	if want < 20 || float64(late.N1) > stillThere*want {
+	if want < 20 || past < all/2 || float64(late.N1) > stillThere*want {
 		return false
 	}
 	// How much more than chance has it the share varied between windows.
@@ -233,7 +233,7 @@ func (h *holding) dropping(now time.Time) bool {
 		}
 	}
 	varied = max(varied/float64(known), 1)
-	if want-float64(late.N1) > 5*math.Sqrt(varied*want*(1-share)) {
+	if want-float64(late.N1) > 5*math.Sqrt(varied*want*(1-share)*(1+all/past)) {
 		h.wanted = share
 	}
 	return h.wanted > 0

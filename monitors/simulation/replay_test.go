@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -51,7 +52,7 @@ type played struct {
 	lines []simulation.Line
 }
 
-func play1(t *testing.T, c monitors.GuardConfig, parts ...traffic) (p played) {
+func playAll(t *testing.T, c monitors.GuardConfig, parts ...traffic) (p played) {
 	t.Helper()
 	r := simulation.NewReplay(c)
 	r.Say = func(l simulation.Line) { p.lines = append(p.lines, l) }
@@ -136,7 +137,7 @@ func TestReplayOutOfOrder(t *testing.T) {
 // trip.
 func TestReplaySays(t *testing.T) {
 	for _, origin := range []float64{0, 1767225600} {
-		p := play1(t, defaults(0.25), traffic{from: origin, length: 300}, traffic{from: origin + 300, length: 60, respond: fail})
+		p := playAll(t, defaults(0.25), traffic{from: origin, length: 300}, traffic{from: origin + 300, length: 60, respond: fail})
 		told := strings.Join(p.told(), "; ")
 		if told = strings.ReplaceAll(told, "hold: evidence against the canary; ", ""); told != "hold: warming up; keep; trip" {
 			t.Fatal(told)
@@ -160,6 +161,15 @@ func TestReplaySays(t *testing.T) {
 		if p.Verdict != monitors.Trip || p.T != trip.T || p.Test != trip.Test || p.Reason != trip.Reason {
 			t.Errorf("%+v after %+v", p.Result, trip)
 		}
+	}
+}
+
+// A replay can be repeated.
+func TestReplayAgain(t *testing.T) {
+	parts := []traffic{{length: 300, strangers: true}, {from: 300, length: 60, respond: fail}}
+	p, again := playAll(t, defaults(0.2), parts...), playAll(t, defaults(0.2), parts...)
+	if len(p.lines) < 3 || !reflect.DeepEqual(p, again) {
+		t.Errorf("%+v at first, %+v again", p, again)
 	}
 }
 
@@ -269,7 +279,7 @@ func TestReplayWaits(t *testing.T) {
 		{"begun, and never ends", func(q *simulation.Request) { q.Outcome = simulation.Unfinished }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := play1(t, defaults(0.25), traffic{length: 300}, traffic{from: 300, length: 180, respond: func(q *simulation.Request) {
+			p := playAll(t, defaults(0.25), traffic{length: 300}, traffic{from: 300, length: 180, respond: func(q *simulation.Request) {
 				if q.Canary {
 					c.change(q)
 				}
@@ -293,7 +303,7 @@ func TestReplayUnfinished(t *testing.T) {
 		well   float64 // seconds before
 		within float64
 	}{{"from the start", 0, 15}, {"later", 120, 6}} {
-		p := play1(t, defaults(0.25), traffic{length: c.well}, traffic{from: c.well, length: 30, respond: hang})
+		p := playAll(t, defaults(0.25), traffic{length: c.well}, traffic{from: c.well, length: 30, respond: hang})
 		if p.Verdict != monitors.Trip || p.Test != monitors.TestErrors || p.T-c.well > c.within || p.T < c.well+1 || p.CanaryBad < 5 || p.CanaryBad > 30 {
 			t.Errorf("%s: %+v", c.name, p.Result)
 		}
@@ -302,7 +312,7 @@ func TestReplayUnfinished(t *testing.T) {
 		}
 	}
 	// When both hang, it is not the canary.
-	p := play1(t, defaults(0.25), traffic{length: 120}, traffic{from: 120, length: 30, respond: func(q *simulation.Request) { q.Canary = !q.Canary; hang(q); q.Canary = !q.Canary; hang(q) }})
+	p := playAll(t, defaults(0.25), traffic{length: 120}, traffic{from: 120, length: 30, respond: func(q *simulation.Request) { q.Canary = !q.Canary; hang(q); q.Canary = !q.Canary; hang(q) }})
 	if p.Verdict == monitors.Trip {
 		t.Errorf("both hang: %+v", p.Result)
 	}
@@ -311,11 +321,11 @@ func TestReplayUnfinished(t *testing.T) {
 // Where nobody knows who asks, requests count by themselves.
 func TestReplayWithoutUsers(t *testing.T) {
 	nobody := func(q *simulation.Request) { q.User = "" }
-	p := play1(t, defaults(0.25), traffic{length: 600, respond: nobody})
+	p := playAll(t, defaults(0.25), traffic{length: 600, respond: nobody})
 	if p.Verdict != monitors.Keep {
 		t.Errorf("%+v", p.Result)
 	}
-	p = play1(t, defaults(0.25), traffic{length: 120, respond: nobody}, traffic{from: 120, length: 60, respond: func(q *simulation.Request) { nobody(q); fail(q) }})
+	p = playAll(t, defaults(0.25), traffic{length: 120, respond: nobody}, traffic{from: 120, length: 60, respond: func(q *simulation.Request) { nobody(q); fail(q) }})
 	if p.Verdict != monitors.Trip || p.T < 120 || p.T > 130 || strings.Contains(p.Reason, "users") {
 		t.Errorf("%+v", p.Result)
 	}
@@ -359,7 +369,7 @@ func TestReplayOtherPercentage(t *testing.T) {
 	c := defaults(0.5)
 	c.Traffic = monitors.TrafficTrip
 	epoch := func(n json.Number) func(q *simulation.Request) { return func(q *simulation.Request) { q.Epoch = n } }
-	p := play1(t, c, traffic{length: 400, share: 0.5, respond: epoch("1"), strangers: true},
+	p := playAll(t, c, traffic{length: 400, share: 0.5, respond: epoch("1"), strangers: true},
 		traffic{from: 400, length: 400, share: 0.05, respond: epoch("2")}, traffic{from: 800, length: 400, share: 0.4, respond: epoch("1")})
 	if told := strings.Join(p.told(), "; "); told != "hold: warming up; keep" {
 		t.Error(told)
@@ -370,7 +380,7 @@ func TestReplayOtherPercentage(t *testing.T) {
 func TestReplayOverAGap(t *testing.T) {
 	const days = 1000 * 86400
 	begun := time.Now()
-	p := play1(t, defaults(0.25), traffic{length: 120}, traffic{from: 120, length: 1, respond: func(q *simulation.Request) { q.Outcome = simulation.Unfinished }},
+	p := playAll(t, defaults(0.25), traffic{length: 120}, traffic{from: 120, length: 1, respond: func(q *simulation.Request) { q.Outcome = simulation.Unfinished }},
 		traffic{from: days, length: 120}, traffic{from: days + 120, length: 60, respond: fail})
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("it took %v", took)
@@ -404,7 +414,7 @@ func TestReplayShare(t *testing.T) {
 	} {
 		config := defaults(c.defined)
 		config.Traffic = monitors.TrafficTrip
-		p := play1(t, config, traffic{length: 400, share: c.actual, strangers: true})
+		p := playAll(t, config, traffic{length: 400, share: c.actual, strangers: true})
 		if p.Verdict != monitors.Keep {
 			t.Errorf("%s: %+v", c.name, p.Result)
 		}
@@ -412,7 +422,7 @@ func TestReplayShare(t *testing.T) {
 	for _, defined := range []float64{0.4, 0.9} {
 		config := defaults(defined)
 		config.Traffic = monitors.TrafficTrip
-		p := play1(t, config, traffic{length: 200, share: 0.4, strangers: true}, traffic{from: 200, length: 200, share: 0.02, strangers: true})
+		p := playAll(t, config, traffic{length: 200, share: 0.4, strangers: true}, traffic{from: 200, length: 200, share: 0.02, strangers: true})
 		if p.Verdict != monitors.Trip || p.Test != monitors.TestArrivals || p.T < 200 {
 			t.Errorf("users stop coming to the canary, share %v: %+v", defined, p.Result)
 		}
@@ -425,7 +435,7 @@ func TestReplayManyUsers(t *testing.T) {
 	c := defaults(0.25)
 	c.MinUsers = 400
 	c.Recovery = monitors.Recovery{Test: monitors.TestErrors, Excess: 0.5}
-	p := play1(t, c, traffic{length: 200, strangers: true}) // 1,000 of the canary
+	p := playAll(t, c, traffic{length: 200, strangers: true}) // 1,000 of the canary
 	if p.Verdict != monitors.Recovered {
 		t.Errorf("%+v", p.Result)
 	}

@@ -180,7 +180,7 @@ func TestOutcomes(t *testing.T) {
 		{simulation.ClientGone, 0, false, false},
 		{simulation.ClientGone, 500, false, false},
 	} {
-		p := play1(t, defaults(0.25), traffic{length: 30, respond: func(q *simulation.Request) {
+		p := playAll(t, defaults(0.25), traffic{length: 30, respond: func(q *simulation.Request) {
 			if q.Canary {
 				q.Outcome, q.Status = c.outcome, c.status
 			}

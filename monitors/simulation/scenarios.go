@@ -156,7 +156,7 @@ var Scenarios = []Scenario{
 		ID: "S24", Summary: "nine in ten of the canary's users stop coming; who comes is served well", Want: monitors.Hold, Hold: monitors.HoldTraffic,
 		Budget: Budget{Delay: minute}, Length: 10 * minute,
 		comes: func(at time.Duration, user int, canary bool) bool {
-			return !canary || at < minute || unit(24, uint64(user)) < 0.1
+			return !canary || at < minute || unit(1<<40, uint64(user)) < 0.1
 		},
 	},
 	{
