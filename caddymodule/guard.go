@@ -54,7 +54,7 @@ const usualExcess = 0.05
 const mostCoolDown = 24 * time.Hour
 
 // hash is of a user, never 0; another one in each process.
-func (e *engine) hash(user string) uint64 { return maphash.String(e.seed, user) | 1 }
+func (e *engine) hash(user string) uint64 { return max(maphash.String(e.seed, user), 1) }
 
 // keptOf returns what the store keeps of a flag; never nil. The caller must hold
 // mu.

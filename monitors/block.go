@@ -11,6 +11,7 @@ import (
 // request adds after the block is judged changes nothing any more.
 type guardBlock struct {
 	guard   *Guard
+	share   float64     // of the users whom the split puts into the canary
 	limits  *slowLimits // what is slow; nil: latency does not count
 	cohorts [2]guardCounts
 	crowd   atomic.Uint64 // 64 bits of the canary's users
@@ -33,6 +34,7 @@ type guardCounts struct {
 	ended    atomic.Uint32
 	gone     atomic.Uint32 // the client left
 	firsts   atomic.Uint32 // of a user in half an hour
+	others   atomic.Uint32 // of users who had met an error before: they count no more
 	slow     [len(latencyQuantiles)]atomic.Uint32
 }
 
@@ -49,7 +51,7 @@ type failure struct {
 // used tells whether anything has arrived.
 func (b *guardBlock) used() bool {
 	return b.cohorts[control].arrived.Load() > 0 || b.cohorts[canary].arrived.Load() > 0 ||
-		b.cohorts[control].firsts.Load() > 0 || b.cohorts[canary].firsts.Load() > 0
+		b.cohorts[control].others.Load() > 0 || b.cohorts[canary].others.Load() > 0
 }
 
 // done tells whether all requests of a sealed block have ended.

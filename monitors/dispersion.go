@@ -12,7 +12,7 @@ import (
 // Not safe for concurrent use.
 type dispersion struct {
 	windows   [len(dispersionWindows)]dispersionWindow
-	published float64 // 1 or more; of a minute ago
+	published float64 // 1 or more; as it was when it was last published
 	next      float64
 }
 
@@ -27,9 +27,23 @@ var dispersionWindows = [...]time.Duration{100 * time.Millisecond, time.Second, 
 const (
 	dispersionHalfLife = 6 * time.Hour
 	dispersionPrior    = 20 // windows without any
+	unknownDispersion  = 3  // until the first is published
 )
 
-func newDispersion() *dispersion { return &dispersion{published: 1, next: 1} }
+func newDispersion() *dispersion {
+	return &dispersion{published: unknownDispersion, next: unknownDispersion}
+}
+
+// due tells whether it is time to publish, so many whole seconds after the guard
+// began: once a minute, and six times as often in the first two, when nothing is
+// known yet.
+func (d *dispersion) due(since time.Duration) bool {
+	every := time.Minute
+	if since <= 2*time.Minute {
+		every = 10 * time.Second
+	}
+	return since >= every && since/time.Second%(every/time.Second) == 0
+}
 
 // add counts a block of requests that ended at now.
 func (d *dispersion) add(now time.Time, s Stratum) {
@@ -62,7 +76,8 @@ func (w *dispersionWindow) end(length time.Duration) {
 	w.n = w.n*fade + 1
 }
 
-// publish returns what is to be divided by from now on; call it once a minute.
+// publish returns what is to be divided by from now on: what was known when it was
+// last called, so that what happens now does not count yet.
 func (d *dispersion) publish() float64 {
 	d.published, d.next = d.next, 1
 	for i := range d.windows {

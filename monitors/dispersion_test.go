@@ -3,6 +3,7 @@ package monitors
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -42,7 +43,9 @@ func dispersed(seed uint64, rate float64, times, pause int) (last, most float64)
 		d.add(at(time.Duration(tick)*blockLength), s)
 		if tick%600 == 599 {
 			last = d.publish()
-			most = max(most, last)
+			if tick >= 1200 { // known by then
+				most = max(most, last)
+			}
 		}
 	}
 	return last, most
@@ -82,7 +85,7 @@ func TestDispersion(t *testing.T) {
 	}
 }
 
-// What is published is a minute old, so that no block can make light of itself,
+// What is published is of the time before, so that no block can make light of itself,
 // and drawn to 1 by twenty windows without any dispersion.
 func TestDispersionIsPublishedLate(t *testing.T) {
 	// Clumps that fall on the cohorts in turn: longer windows do not see them.
@@ -93,7 +96,7 @@ func TestDispersionIsPublishedLate(t *testing.T) {
 		for i := range windows + 1 { // the last one has not ended
 			d.add(at(time.Duration(i)*blockLength), clump[i%2])
 		}
-		if got := d.publish(); got != 1 {
+		if got := d.publish(); got != unknownDispersion {
 			t.Errorf("%d windows: %v is published at once", windows, got)
 		}
 		want := (by*float64(windows) + 20) / (float64(windows) + 20)
@@ -138,5 +141,19 @@ func TestDispersionFades(t *testing.T) {
 	}
 	if d.published >= before/2 || d.published < 1 {
 		t.Errorf("%v after six hours without a clump, %v before", d.published, before)
+	}
+}
+
+// In the first two minutes it is known after seconds, then once a minute.
+func TestDispersionIsDue(t *testing.T) {
+	d := newDispersion()
+	var due []int
+	for second := range 301 {
+		if d.due(time.Duration(second)*time.Second + 50*time.Millisecond) {
+			due = append(due, second)
+		}
+	}
+	if want := []int{10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 180, 240, 300}; !slices.Equal(due, want) {
+		t.Errorf("due after %v, want %v", due, want)
 	}
 }

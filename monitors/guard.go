@@ -146,7 +146,7 @@ func NewGuard(now time.Time, c GuardConfig) *Guard {
 	g.reread, g.renewed, g.forgot = now, now, now
 	g.sum.at, g.calm.at = now, now
 	g.evidence = g.judge.evidence()
-	g.current.Store(&guardBlock{guard: g})
+	g.current.Store(&guardBlock{guard: g, share: c.Share})
 	return g
 }
 
@@ -204,8 +204,9 @@ func (g *Guard) Arrive(epoch int64, isCanary bool, user uint64) Ticket {
 			first = g.visits.note(of, user)
 		}
 		if g.erred.has(user) {
-			if first {
-				g.current.Load().cohorts[of].firsts.Add(1)
+			c := &g.current.Load().cohorts[of]
+			if c.others.Add(1); first {
+				c.firsts.Add(1)
 			}
 			return Ticket{}
 		}
@@ -329,7 +330,7 @@ func (g *Guard) Tick(now time.Time) Verdict {
 
 // seal ends the block in which requests arrive. The caller must hold mu.
 func (g *Guard) seal(now time.Time) {
-	next := &guardBlock{guard: g}
+	next := &guardBlock{guard: g, share: g.config.Share}
 	if g.config.Latency && g.limits != nil && g.warm(control, now) {
 		next.limits = g.limits
 		if !g.warm(canary, now) {
@@ -394,10 +395,10 @@ func (g *Guard) everySecond(now time.Time) {
 		}
 		g.past[control].fade()
 		g.past[canary].fade()
-		if g.dispersion != nil {
-			g.judge.disperse(g.dispersion.publish())
-		}
 		g.seal(now) // what waits for its first request shall know the new limits
+	}
+	if g.dispersion != nil && g.dispersion.due(now.Sub(g.begun)) {
+		g.judge.disperse(g.dispersion.publish())
 	}
 	g.watch.second(g, now)
 	if g.config.Traffic == TrafficTrip && g.watch.wanted > 0 && now.Sub(g.watch.dropped) >= tripDropped && g.tripped == "" {
@@ -431,9 +432,10 @@ func (g *Guard) forget(now time.Time) {
 func (g *Guard) close(b *guardBlock) {
 	var s Stratum
 	var latency [len(latencyQuantiles)]Stratum
-	var firsts [2]int64
+	var firsts, came [2]int64
 	if b.anonymous.Load() && !g.anonymous {
 		g.anonymous, g.dispersion = true, newDispersion()
+		g.judge.disperse(g.dispersion.published)
 	}
 	for of := range canary + 1 {
 		c := &b.cohorts[of]
@@ -447,6 +449,7 @@ func (g *Guard) close(b *guardBlock) {
 		g.arrived[of] += *n
 		g.bad[of] += *x
 		firsts[of] = int64(c.firsts.Load())
+		came[of] = b.count[of] + int64(c.others.Load())
 		if of == canary {
 			g.served += float64(b.count[of])
 			if unanswered > 0 {
@@ -478,8 +481,8 @@ func (g *Guard) close(b *guardBlock) {
 			g.victims.add(f.user, g.sum.errors.N1)
 		}
 	}
-	g.watch.block(s, latency)
-	g.pour(b.over, s, latency, firsts)
+	g.watch.block(came, s, latency)
+	g.pour(b, s, latency, firsts)
 	if b.last {
 		g.open = openBlock{}
 	}
@@ -487,11 +490,11 @@ func (g *Guard) close(b *guardBlock) {
 
 // pour adds a block to what waits, and has judged what has requests of both
 // cohorts: that depends on exposures alone.
-func (g *Guard) pour(now time.Time, errors Stratum, latency [len(latencyQuantiles)]Stratum, firsts [2]int64) {
-	g.sum.at = now
+func (g *Guard) pour(from *guardBlock, errors Stratum, latency [len(latencyQuantiles)]Stratum, firsts [2]int64) {
+	g.sum.at = from.over
 	g.sum.errors.plus(errors)
 	if g.dispersion != nil {
-		g.dispersion.add(now, errors)
+		g.dispersion.add(from.over, errors)
 	}
 	b := &g.open
 	if b.errors.plus(errors); b.errors.both() {
@@ -512,7 +515,7 @@ func (g *Guard) pour(now time.Time, errors Stratum, latency [len(latencyQuantile
 			g.sum.arrivals[of] += firsts[of]
 		}
 		drop := max(leastDrop, 5*math.Sqrt(3/max(g.users[canary], 1)))
-		if p := g.config.Share; p > 0 && p < 1 && drop < 1 {
+		if p := from.share; p > 0 && p < 1 && drop < 1 {
 			g.judge.came(firsts[canary], firsts[control], p/(1-p), drop)
 		}
 	}

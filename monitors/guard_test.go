@@ -51,7 +51,7 @@ func TestGuardCountsEveryRequestOnce(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(worker), 8))
 			for range 5000 {
 				of := cohortOf(rng.IntN(4) == 0)
-				q := g.Arrive(0, of == canary, rng.Uint64()|1)
+				q := g.Arrive(0, of == canary, rng.Uint64())
 				if !q.Counts() {
 					continue // taken for somebody who erred
 				}
@@ -157,7 +157,7 @@ func TestGuardEpochs(t *testing.T) {
 
 var mixed = splitMix(77)
 
-func splitMixed() uint64 { return mixed.next() | 1 }
+func splitMixed() uint64 { return mixed.next() }
 
 // tripped has a guard watch a canary that fails until it trips.
 func tripped(t *testing.T, c GuardConfig) (g *Guard, now time.Time) {
@@ -229,7 +229,7 @@ func TestGuardMinUsers(t *testing.T) {
 			if i == 0 {
 				user, o = uint64(1+tick%2), bad500 // two people of the canary
 			}
-			q := g.Arrive(0, i == 0, mix(user)|1)
+			q := g.Arrive(0, i == 0, mix(user))
 			q.FirstByte(o.FirstByte)
 			q.End(now, o)
 		}
@@ -316,7 +316,7 @@ func BenchmarkGuardHundred(b *testing.B) {
 	i := uint64(0)
 	for b.Loop() {
 		i++
-		user := mix(i%5000) | 1
+		user := mix(i % 5000)
 		for k, g := range guards {
 			if i%100 == 0 {
 				g.Tick(at(time.Duration(i) * time.Millisecond))

@@ -129,10 +129,14 @@ func (u *unlike) renew() {
 	}
 	for i := range sample {
 		s := &sample[i]
-		n, sum, squares := s.n.Load()/2, s.sum.Load()/2, s.squares.Load()/2
-		if n < leastRequests {
+		n, sum, squares := s.n.Load(), s.sum.Load(), s.squares.Load()
+		if n < 2*leastRequests {
 			n, sum, squares = 0, 0, 0
 			s.hash.Store(0)
+		} else { // the mean stays
+			kept := n / 2
+			sum, squares = sum/n*kept+sum%n*kept/n, squares/n*kept+squares%n*kept/n
+			n = kept
 		}
 		s.n.Store(n)
 		s.sum.Store(sum)

@@ -60,18 +60,20 @@ type holding struct {
 	windows int
 	began   time.Time // of the one that is filled
 	quiet   [2]time.Time
-	latest  Stratum // of this second
-	bad, n  float64 // of the control while nothing was wrong with it, fading
+	latest  Stratum   // of this second
+	bad, n  float64   // of the control while nothing was wrong with it, fading
+	failed  time.Time // when the control was last as usual
 	slow    bool
 	wanted  float64   // the canary's share of the requests before it dropped; 0: it has not
 	dropped time.Time // when it was last as it should be
-	late    Stratum   // of the last windows
+	late    [2]int64  // arrived in the last windows
 	silent  bool
 }
 
 type window struct {
-	errors Stratum
-	slow   Stratum // above the limit of the p90
+	arrived [2]int64 // all of them, also those that the tests do not see
+	errors  Stratum
+	slow    Stratum // above the limit of the p90
 }
 
 const (
@@ -80,10 +82,11 @@ const (
 	silence     = 5 * time.Minute
 	suspicion   = 20 // E, above which a rollout does not climb
 	lastWindows = 3
-	stillThere  = 0.6         // of the canary's share of the requests: with less its traffic has dropped
-	backAgain   = 0.8         // from here on it is back
-	longDrop    = time.Hour   // and after so long it is as usual
-	leastUsual  = 50          // requests of the control, before its usual error rate is known
+	stillThere  = 0.6       // of the canary's share of the requests: with less its traffic has dropped
+	backAgain   = 0.8       // from here on it is back
+	longDrop    = time.Hour // and after so long it is as usual
+	leastUsual  = 50        // requests of the control, before its usual error rate is known
+	longFailing = 15 * time.Minute
 	usualFade   = 1 - 1.0/600 // a second: ten minutes
 )
 
@@ -93,10 +96,13 @@ func (h *holding) forget() {
 }
 
 // block adds what a block came to.
-func (h *holding) block(errors Stratum, latency [len(latencyQuantiles)]Stratum) {
+func (h *holding) block(arrived [2]int64, errors Stratum, latency [len(latencyQuantiles)]Stratum) {
 	w := &h.dozens[h.windows%holdWindows]
 	w.errors.plus(errors)
 	w.slow.plus(latency[1])
+	for of := range arrived {
+		w.arrived[of] += arrived[of]
+	}
 	h.latest.plus(errors)
 }
 
@@ -107,7 +113,7 @@ func (h *holding) second(g *Guard, now time.Time) {
 	}
 	current := &h.dozens[h.windows%holdWindows]
 	for of := range canary + 1 {
-		if n, _ := current.errors.of(of); *n > 0 {
+		if current.arrived[of] > 0 {
 			h.quiet[of] = now
 		}
 	}
@@ -117,6 +123,12 @@ func (h *holding) second(g *Guard, now time.Time) {
 		h.dropped = now
 	}
 	h.silent = h.quietFor(control, now) || h.quietFor(canary, now)
+	switch {
+	case !failing:
+		h.failed = now
+	case now.Sub(h.failed) >= longFailing: // it is what is usual now
+		h.bad, h.n = 0, 0
+	}
 	if !failing {
 		h.bad = h.bad*usualFade + float64(h.latest.X0)
 		h.n = h.n*usualFade + float64(h.latest.N0)
@@ -146,15 +158,16 @@ func (h *holding) second(g *Guard, now time.Time) {
 }
 
 // last sums the latest windows up, and what was before them.
-func (h *holding) last() (late, before Stratum, known int) {
+func (h *holding) last() (late, before [2]int64, known int) {
 	for i := range min(h.windows+1, holdWindows) {
 		w := &h.dozens[(h.windows-i)%holdWindows]
-		if i < lastWindows {
-			late.plus(w.errors)
-		} else {
-			before.plus(w.errors)
+		sum := &late
+		if i >= lastWindows {
+			sum = &before
 			known++
 		}
+		sum[control] += w.arrived[control]
+		sum[canary] += w.arrived[canary]
 	}
 	return late, before, known
 }
@@ -167,8 +180,7 @@ func (h *holding) quietFor(of cohort, now time.Time) bool {
 		return false
 	}
 	_, before, known := h.last()
-	n, _ := before.of(of)
-	return h.silent || gap >= silence || float64(*n)/float64(max(known, 1))*float64(silence/5/windowLong) >= 10
+	return h.silent || gap >= silence || float64(before[of])/float64(max(known, 1))*float64(silence/5/windowLong) >= 10
 }
 
 // recent sums the last ten to twenty seconds up.
@@ -188,7 +200,8 @@ func (h *holding) failing() bool {
 	if h.n < leastUsual || s.X0 < 5 {
 		return false
 	}
-	return float64(s.X0)/float64(s.N0) > 3*h.bad/h.n+0.02
+	usual := (h.bad + 3) / (h.n + 50) // a little more, where little is known
+	return float64(s.X0)/float64(s.N0) > 3*usual+0.02
 }
 
 // slower tells whether a good part of the control's requests are slower than nine
@@ -207,33 +220,33 @@ func (h *holding) slower() bool {
 // than six tenths of what it was in the minutes before, beyond what it varies.
 func (h *holding) dropping(now time.Time) bool {
 	late, before, known := h.last()
-	all, past := float64(late.N1+late.N0), float64(before.N1+before.N0)
+	all, past := float64(late[0]+late[1]), float64(before[0]+before[1])
 	if h.windows < lastWindows || known < lastWindows || past == 0 {
 		return false
 	}
 	h.late = late
 	if h.wanted > 0 { // until it is back
-		if want := h.wanted * all; want >= 20 && float64(late.N1) > backAgain*want || now.Sub(h.dropped) >= longDrop {
+		if want := h.wanted * all; want >= 20 && float64(late[canary]) > backAgain*want || now.Sub(h.dropped) >= longDrop {
 			h.wanted = 0
 		}
 		return h.wanted > 0
 	}
-	share := float64(before.N1) / past
+	share := float64(before[canary]) / past
 	want := share * all
-	if want < 20 || past < all/2 || float64(late.N1) > stillThere*want {
+	if want < 20 || past < all/2 || float64(late[canary]) > stillThere*want {
 		return false
 	}
 	// How much more than chance has it the share varied between windows.
 	varied := 1.0
 	for i := lastWindows; i < min(h.windows, holdWindows); i++ {
-		w := &h.dozens[(h.windows-i)%holdWindows].errors
-		if n := float64(w.N1 + w.N0); n > 0 {
-			off := float64(w.N1) - share*n
+		w := &h.dozens[(h.windows-i)%holdWindows].arrived
+		if n := float64(w[0] + w[1]); n > 0 {
+			off := float64(w[canary]) - share*n
 			varied += off * off / (n * share * (1 - share))
 		}
 	}
 	varied = max(varied/float64(known), 1)
-	if want-float64(late.N1) > 5*math.Sqrt(varied*want*(1-share)*(1+all/past)) {
+	if want-float64(late[canary]) > 5*math.Sqrt(varied*want*(1-share)*(1+all/past)) {
 		h.wanted = share
 	}
 	return h.wanted > 0
@@ -363,7 +376,7 @@ func (g *Guard) window(test string) (s Stratum, words string) {
 		return s, fmt.Sprintf("%d of %d canary requests took longer than %s to the first byte, against %d of %d of the control longer than %s (its p%g)",
 			s.X1, s.N1, slower, s.X0, s.N0, limit, 100*latencyQuantiles[most])
 	case TestTraffic:
-		s = g.watch.late
+		s = Stratum{N1: g.watch.late[canary], N0: g.watch.late[control]}
 		return s, fmt.Sprintf("%d of the last %d requests were the canary's, %s %% of them before: much of its traffic has not come for %v",
 			s.N1, s.N1+s.N0, short(100*g.watch.wanted), tripDropped)
 	case TestArrivals:

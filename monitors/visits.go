@@ -4,13 +4,14 @@ import (
 	"sync/atomic"
 )
 
-// visits tells whose request is the first one in half an hour, and who has not
+// visits tells whose request is the first one in half an hour (in three quarters,
+// if the clock falls so), and who has not
 // come back half a minute after it: whether the canary drives its users away. It
 // remembers a sample of the users where there are many. Safe for concurrent use
 // but for tick.
 type visits struct {
 	now     atomic.Int64             // seconds
-	recent  [2]atomic.Pointer[crowd] // of this quarter of an hour, and of the one before
+	recent  [3]atomic.Pointer[crowd] // of this quarter of an hour, and of the two before
 	pending [pendingVisits]visit
 
 	since int64 // when this quarter began
@@ -40,18 +41,18 @@ const (
 	visitSecond   = visitOfCanary - 1
 )
 
-func (c *crowd) sampled(user uint64) bool { return user>>40&(1<<c.zeros-1) == 0 }
+func (c *crowd) sampled(user uint64) bool { return user>>52&(1<<c.zeros-1) == 0 }
 
 // note tells whether a request is a user's first in half an hour.
 func (v *visits) note(of cohort, user uint64) (first bool) {
 	place := &v.pending[user>>20%pendingVisits]
 	if place.user.Load() == user {
 		if came := place.came.Load(); came != 0 && came&visitedAgain == 0 {
-			place.came.Or(visitedAgain)
+			place.came.CompareAndSwap(came, came|visitedAgain) // unless it is over just now
 		}
 		return false
 	}
-	now, before := v.recent[0].Load(), v.recent[1].Load()
+	now := v.recent[0].Load()
 	if now == nil {
 		v.recent[0].CompareAndSwap(nil, newCrowd(0))
 		now = v.recent[0].Load()
@@ -63,11 +64,14 @@ func (v *visits) note(of cohort, user uint64) (first bool) {
 		if full {
 			v.recent[0].CompareAndSwap(now, newCrowd(now.zeros+1))
 			v.recent[1].Store(nil)
+			v.recent[2].Store(nil)
 		}
 		return false
 	}
-	if before != nil && before.sampled(user) && before.has(user) {
-		return false
+	for i := range v.recent[1:] {
+		if before := v.recent[1+i].Load(); before != nil && before.sampled(user) && before.has(user) {
+			return false
+		}
 	}
 	if place.user.CompareAndSwap(0, user) {
 		came := v.now.Load() + 1
@@ -93,8 +97,9 @@ func (v *visits) tick(second int64) (over Stratum) {
 				zeros-- // few come: more of them can be remembered again
 			}
 		}
-		v.recent[0].Store(newCrowd(zeros))
+		v.recent[2].Store(v.recent[1].Load())
 		v.recent[1].Store(last)
+		v.recent[0].Store(newCrowd(zeros))
 	}
 	for i := range v.pending {
 		p := &v.pending[i]

@@ -63,6 +63,7 @@ type Result struct {
 const (
 	step    = 100 * time.Millisecond
 	longGap = 24 * time.Hour
+	longest = 100 * 365 * 86400 // seconds
 )
 
 // NewReplay makes a replay with a guard of that configuration.
@@ -103,22 +104,25 @@ func (r *Replay) Tripped() bool { return r.result.Verdict == monitors.Trip }
 // Add plays the next request. The error says that it came out of order.
 func (r *Replay) Add(q Request) error {
 	if !r.began {
-		r.began, r.origin, r.epoch = true, math.Floor(q.T*10)/10, string(q.Epoch)
+		r.began, r.origin, r.epoch = true, math.Floor(q.T*10)/10, q.Epoch
 		r.guard = monitors.NewGuard(r.clock(), r.config)
 	}
 	if r.Tripped() {
 		return nil
 	}
+	if q.T-r.origin > longest {
+		return fmt.Errorf("t: %g is more than a hundred years after the first request", q.T)
+	}
 	at := time.Duration((q.T - r.origin) * float64(time.Second))
-	if at < r.now-step {
+	if q.T < r.origin-longest || at < r.now-step {
 		return fmt.Errorf("t: %g is %v before the request of the line above; want the order of arrival", q.T, r.now-at)
 	}
 	r.until(at)
 	if r.Tripped() {
 		return nil
 	}
-	if string(q.Epoch) != r.epoch {
-		r.epoch = string(q.Epoch)
+	if q.Epoch != r.epoch {
+		r.epoch = q.Epoch
 		r.number = r.guard.NextEpoch(r.clock(), 0) // nobody knows the new share
 		clear(r.users)
 		r.canary, r.shared = 0, 0
@@ -158,7 +162,7 @@ func hashOf(user string) uint64 {
 	z := h.Sum64() // mixed, as short texts leave its upper bits alike
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31 | 1
+	return max(z^z>>31, 1)
 }
 
 // compareShare has the guard know the share that the trace shows, where that is

@@ -105,12 +105,9 @@ func TestReplayOutOfOrder(t *testing.T) {
 		{"within a tenth of a second", []float64{10.02, 10.07, 10}, ""},
 		{"a minute back", []float64{10, 100, 40}, "t: 40 is 1m0s before the request of the line above; want the order of arrival"},
 		{"before the first one", []float64{10, 5}, "t: 5 is 5s before the request of the line above; want the order of arrival"},
-		{"over 300 years", []float64{0, 1e10}, ""},
+		{"over 300 years", []float64{0, 1e10}, "t: 1e+10 is more than a hundred years after the first request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.t[len(c.t)-1] == 1e10 {
-				t.Skip("defect: 292 years after the first request the clock overflows: a later request is told to be before")
-			}
 			r := simulation.NewReplay(defaults(0.25))
 			for i, at := range c.t {
 				err := r.Add(simulation.Request{T: at})
@@ -334,7 +331,7 @@ func TestReplayWithoutUsers(t *testing.T) {
 // Requests of different epochs are never compared: of each there is one cohort
 // only here.
 func TestReplayEpochs(t *testing.T) {
-	run := func(epoch func(i int) json.Number) (p played) {
+	run := func(epoch func(i int) string) (p played) {
 		r := simulation.NewReplay(defaults(0.5))
 		r.Say = func(l simulation.Line) { p.lines = append(p.lines, l) }
 		for i := range 200 {
@@ -346,7 +343,7 @@ func TestReplayEpochs(t *testing.T) {
 		p.Result = r.Finish()
 		return p
 	}
-	if p := run(func(i int) json.Number { return json.Number(strconv.Itoa(i)) }); p.Verdict == monitors.Trip || p.CanaryBad != 100 {
+	if p := run(func(i int) string { return string(strconv.Itoa(i)) }); p.Verdict == monitors.Trip || p.CanaryBad != 100 {
 		t.Errorf("a new epoch for each: %+v", p.Result)
 	} else {
 		for _, l := range p.lines {
@@ -355,8 +352,8 @@ func TestReplayEpochs(t *testing.T) {
 			}
 		}
 	}
-	for name, epoch := range map[string]func(i int) json.Number{
-		"none": func(int) json.Number { return "" }, "one": func(int) json.Number { return "a" }, "now and then another": func(i int) json.Number { return json.Number(strconv.Itoa(i / 20)) },
+	for name, epoch := range map[string]func(i int) string{
+		"none": func(int) string { return "" }, "one": func(int) string { return "a" }, "now and then another": func(i int) string { return string(strconv.Itoa(i / 20)) },
 	} {
 		if p := run(epoch); p.Verdict != monitors.Trip || p.Test != monitors.TestErrors {
 			t.Errorf("%s: %+v", name, p.Result)
@@ -368,7 +365,7 @@ func TestReplayEpochs(t *testing.T) {
 func TestReplayOtherPercentage(t *testing.T) {
 	c := defaults(0.5)
 	c.Traffic = monitors.TrafficTrip
-	epoch := func(n json.Number) func(q *simulation.Request) { return func(q *simulation.Request) { q.Epoch = n } }
+	epoch := func(n string) func(q *simulation.Request) { return func(q *simulation.Request) { q.Epoch = n } }
 	p := playAll(t, c, traffic{length: 400, share: 0.5, respond: epoch("1"), strangers: true},
 		traffic{from: 400, length: 400, share: 0.05, respond: epoch("2")}, traffic{from: 800, length: 400, share: 0.4, respond: epoch("1")})
 	if told := strings.Join(p.told(), "; "); told != "hold: warming up; keep" {
@@ -431,7 +428,6 @@ func TestReplayShare(t *testing.T) {
 
 // As many users as came are known.
 func TestReplayManyUsers(t *testing.T) {
-	t.Skip("defect: hashes of users end in 1, so that half of a headcount's registers stay empty: 177 users are counted at most")
 	c := defaults(0.25)
 	c.MinUsers = 400
 	c.Recovery = monitors.Recovery{Test: monitors.TestErrors, Excess: 0.5}

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,14 +17,14 @@ import (
 // Request is one request of a trace, as a line of JSON has it. All times are in
 // seconds.
 type Request struct {
-	T         float64     `json:"t"` // of its arrival
-	User      string      `json:"user,omitempty"`
-	Canary    bool        `json:"canary"`
-	Status    int         `json:"status,omitempty"`
-	FirstByte *float64    `json:"ttfb,omitempty"`     // after arrival; missing or 0: the answer never began, or when it ended
-	Duration  *float64    `json:"duration,omitempty"` // from arrival to the end
-	Outcome   Outcome     `json:"outcome,omitempty"`  // "": what the status says
-	Epoch     json.Number `json:"epoch,omitempty"`    // any text or number; another one than before marks a change of the percentage
+	T         float64  `json:"t"` // of its arrival
+	User      string   `json:"user,omitempty"`
+	Canary    bool     `json:"canary"`
+	Status    int      `json:"status,omitempty"`
+	FirstByte *float64 `json:"ttfb,omitempty"`     // after arrival; missing or 0: the answer never began, or when it ended
+	Duration  *float64 `json:"duration,omitempty"` // from arrival to the end
+	Outcome   Outcome  `json:"outcome,omitempty"`  // "": what the status says
+	Epoch     string   `json:"epoch,omitempty"`    // another one than before marks a change of the percentage
 }
 
 // Outcome is what a request came to.
@@ -38,32 +39,60 @@ const (
 	Unfinished Outcome = "unfinished" // never ended, as far as the trace goes
 )
 
-// ParseRequest reads one line. The error says what is wrong with which field.
+// ParseRequest reads one line. user and epoch may be numbers, too. The error says
+// what is wrong with which field.
 func ParseRequest(line []byte) (q Request, err error) {
-	var raw struct {
-		Request
-		User  json.RawMessage `json:"user"`
-		Epoch json.RawMessage `json:"epoch"`
-		T     *float64        `json:"t"`
-	}
+	var fields map[string]json.RawMessage
 	dec := json.NewDecoder(bytes.NewReader(line))
-	if err := dec.Decode(&raw); err != nil {
+	if err := dec.Decode(&fields); err != nil || fields == nil {
 		var kind *json.UnmarshalTypeError
-		if errors.As(err, &kind) && kind.Field != "" {
-			return q, fmt.Errorf("%s: want a %s, got a %s", kind.Field, kind.Type, kind.Value)
+		if errors.As(err, &kind) {
+			return q, fmt.Errorf("want a JSON object, got a %s", kind.Value)
 		}
-		return q, fmt.Errorf("want a JSON object: %w", err)
+		return q, fmt.Errorf("want a JSON object: %w", cmp.Or(err, errors.New("got null")))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return q, errors.New("want one JSON object a line: text after it")
 	}
-	q = raw.Request
-	q.User, q.Epoch = plain(raw.User), json.Number(plain(raw.Epoch))
-	if raw.T == nil {
+	var t *float64
+	for _, f := range []struct {
+		name, want string
+		into       any
+	}{
+		{"t", "seconds", &t},
+		{"canary", "true or false", &q.Canary},
+		{"status", "a number", &q.Status},
+		{"ttfb", "seconds", &q.FirstByte},
+		{"duration", "seconds", &q.Duration},
+		{"outcome", "a text", &q.Outcome},
+	} {
+		if raw, ok := fields[f.name]; ok && json.Unmarshal(raw, f.into) != nil {
+			return q, fmt.Errorf("%s: want %s, got %s", f.name, f.want, clip(raw))
+		}
+	}
+	for _, f := range []struct {
+		name string
+		into *string
+	}{{"user", &q.User}, {"epoch", &q.Epoch}} {
+		raw := fields[f.name]
+		if len(raw) > 0 && bytes.ContainsAny(raw[:1], "{[tf") {
+			return q, fmt.Errorf("%s: want a text or a number, got %s", f.name, clip(raw))
+		}
+		*f.into = plain(raw)
+	}
+	if t == nil {
 		return q, errors.New("t: is missing; want the time of arrival in seconds")
 	}
-	q.T = *raw.T
+	q.T = *t
 	return q, q.check()
+}
+
+// clip keeps error texts short.
+func clip(raw json.RawMessage) string {
+	if len(raw) > 40 {
+		return string(raw[:40]) + "…"
+	}
+	return string(raw)
 }
 
 // plain is the text of a JSON string or number; "" for null and nothing.

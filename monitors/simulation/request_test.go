@@ -54,7 +54,7 @@ func TestParseRequestMistakes(t *testing.T) {
 		`{"t": NaN}`:                        "want a JSON object: invalid character 'N' looking for beginning of value",
 		`{"t": 1} {"t": 2}`:                 "want one JSON object a line: text after it",
 		`{"t": 1},`:                         "want one JSON object a line: text after it",
-		`null`:                              "t: is missing; want the time of arrival in seconds",
+		`null`:                              "want a JSON object: got null",
 		`{"user": "a"}`:                     "t: is missing; want the time of arrival in seconds",
 		`{"t": null}`:                       "t: is missing; want the time of arrival in seconds",
 		`{"t": 1767225600000}`:              "t: want seconds, got 1.7672256e+12",
@@ -81,7 +81,6 @@ func TestParseRequestKinds(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Fatalf("%v, want %q", err, want)
 			}
-			t.Skip("defect: the text says float64, int or struct { … }, and Request.canary for canary")
 			if text := err.Error(); !strings.HasPrefix(text, want) || strings.Contains(text, "float64") || strings.Contains(text, " int") || strings.Contains(text, "simulation.") || strings.Contains(text, "bool,") {
 				t.Errorf("%q, want %q and no type of Go's", text, want)
 			}
@@ -93,10 +92,7 @@ func TestParseRequestKinds(t *testing.T) {
 func TestRequestIsEncoded(t *testing.T) {
 	for _, epoch := range []string{"", "7", "2.50", "v2"} {
 		t.Run(epoch, func(t *testing.T) {
-			if epoch == "v2" {
-				t.Skip("defect: the epoch is a json.Number, which cannot be encoded where it is no number")
-			}
-			text, err := json.Marshal(simulation.Request{T: 1, Epoch: json.Number(epoch)})
+			text, err := json.Marshal(simulation.Request{T: 1, Epoch: string(epoch)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -52,6 +52,7 @@ type simulated struct {
 	user   int
 	canary bool
 	bot    bool
+	again  bool // a retry of what failed
 	bad    bool
 	gone   bool
 	status int           // 0: 200, or 500 where it is bad
@@ -131,8 +132,10 @@ func (s *Scenario) Requests(seed uint64) iter.Seq[Request] {
 			if s.respond != nil {
 				s.respond(rng, &q)
 			}
-			if q.bad && s.retries > 0 && len(again) < 1000 {
+			q.bad = q.bad || q.again
+			if q.bad && !q.again && s.retries > 0 && len(again) < 1000 {
 				// Clients try again at once, and the same request fails again.
+				retry.again = true
 				for i := range rng.IntN(s.retries + 1) {
 					retry.at = q.at + time.Duration(i+1)*time.Second/5
 					again = insert(again, retry)
