@@ -86,7 +86,7 @@ const (
 	backAgain   = 0.8       // from here on it is back
 	longDrop    = time.Hour // and after so long it is as usual
 	leastUsual  = 50        // requests of the control, before its usual error rate is known
-	longFailing = 15 * time.Minute
+	longFailing = time.Hour
 	usualFade   = 1 - 1.0/600 // a second: ten minutes
 )
 

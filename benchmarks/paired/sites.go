@@ -56,9 +56,10 @@ func measured(origin string) []site {
 	}
 	const conditions = `"active": true, "regions": ["US", "CA", "RO"], "account_types": ["premium", "enterprise"], "beta_program": true, "percentage_rollout": 10`
 	var b strings.Builder
-	fmt.Fprintf(&b, `{"one": {%s}, "watched": {%s, "error_threshold": 1000000, "performance_baseline": 1, "performance_threshold": 1000000, "traffic_drop_threshold": 50}`, conditions, conditions)
+	fmt.Fprintf(&b, `{"one": {%[1]s, "guard": false}, "guarded": {%[1]s}, "watched": {%[1]s, "guard": false, "error_threshold": 1000000, "performance_baseline": 1, "performance_threshold": 1000000, "traffic_drop_threshold": 50}`, conditions)
 	for i := range 100 {
 		fmt.Fprintf(&b, `, "flag_%03d": {"active": %t, "regions": ["US", "CA", "RO"], "percentage_rollout": %d}`, i, i%10 != 9, i)
+		fmt.Fprintf(&b, `, "free_%03d": {"active": %t, "regions": ["US", "CA", "RO"], "percentage_rollout": %d, "guard": false}`, i, i%10 != 9, i)
 	}
 	features := b.String() + "}"
 	const bySecret, byKey = "secret " + secret + "\n", "public_key DIR/public.pem\n"
@@ -70,12 +71,14 @@ func measured(origin string) []site {
 		{name: "floor of one flag", plain: "plain", config: "floor on\n" + proxy},
 		{name: "floor of 100 flags, list", plain: "plain", config: "floor " + strings.Repeat("x", 1150) + "\n" + proxy},
 		{name: "one flag", plain: "plain", figure: "1.035", config: flags("one", "", policy("one")), features: features},
+		{name: "one flag, guard", plain: "plain", figure: "1.05", config: flags("guarded", "", policy("guarded")), features: features},
 		{name: "one flag, thresholds", plain: "plain", figure: "1.05", config: flags("watched", "", policy("watched")), features: features},
 		{name: "one flag, feature_route", plain: "plain", config: flags("one", "", "feature_route one {\non {\n"+proxy+"}\noff {\n"+proxy+"}\n}\n"), features: features},
 		{name: "10 flags, list", plain: "plain", figure: "1.04", config: flags(names(10), "headers list X-Features", proxy), features: features},
 		{name: "10 flags, on_only", plain: "plain", figure: "1.04", config: flags(names(10), "headers X-Feature- on_only", proxy), features: features},
 		{name: "10 flags, one header each", plain: "plain", figure: "1.17", config: flags(names(10), "", proxy), features: features},
 		{name: "100 flags, list", plain: "plain", figure: "1.06", config: flags(names(100), "headers list X-Features", proxy), features: features},
+		{name: "100 flags, list, no guards", plain: "plain", config: flags(strings.ReplaceAll(names(100), "flag_", "free_"), "headers list X-Features", proxy), features: features},
 		{name: "HS256, seen", plain: "plain, HS256 token", figure: "1.08", config: token(bySecret), features: features, asks: byHS256, tokens: 1},
 		{name: "HS256, new", plain: "plain, HS256 token", figure: "1.20", config: token(bySecret + "cache 1\n"), features: features, asks: byHS256, tokens: 400},
 		{name: "RS256, seen", plain: "plain, RS256 token", figure: "1.09", config: token(byKey), features: features, asks: byRS256, tokens: 1},
