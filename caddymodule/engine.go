@@ -32,6 +32,7 @@ type engine struct {
 	resumed   map[string]bool  // monitors that took what is kept of them
 	kept      map[string]*progress
 	holds     map[string]hold
+	logs      []*bulkLog      // of sites that have had requests lately
 	edited    []string        // flags to arm anew: their definition was edited
 	tripped   map[string]bool // monitors that were disarmed because the state says tripped
 	followers []listener      // from Provision to Cleanup: what changes is in force there at once
@@ -334,6 +335,7 @@ func (e *engine) tickAll(now time.Time) {
 	if l == nil {
 		return // no flag is turned off by Caddy's own end
 	}
+	e.tickLogs(now)
 	for _, m := range e.allMonitors() {
 		if m.Watched() {
 			e.tickThresholds(now, l, m)

@@ -69,7 +69,7 @@ func (f *fakeApp) emit(n news) {
 	f.mu.Unlock()
 }
 
-func newFakeApp(t *testing.T, e *engine, features string) *fakeApp {
+func newFakeApp(t testing.TB, e *engine, features string) *fakeApp {
 	t.Helper()
 	doc, err := evaluator.Decode("features.json", []byte(features))
 	if err != nil {
@@ -82,7 +82,7 @@ func newFakeApp(t *testing.T, e *engine, features string) *fakeApp {
 	return &fakeApp{engine: e, program: program}
 }
 
-func testEngine(t *testing.T, dir string) *engine {
+func testEngine(t testing.TB, dir string) *engine {
 	e := newEngine(dir)
 	e.begin()
 	t.Cleanup(func() { _ = e.store.Close() })

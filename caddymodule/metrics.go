@@ -61,8 +61,8 @@ var (
 		"1 while a rollout would not climb.", []string{"flag"}, nil)
 	usersDesc = prometheus.NewDesc("caddy_feature_flags_guard_users",
 		"Different users whom the split decided for, about, since users were last forgotten.", []string{"flag", "cohort"}, nil)
-	judgedDesc = prometheus.NewDesc("caddy_feature_flags_guard_judged_total",
-		"Requests that the tests have seen; of one user's errors they see the first.", []string{"flag", "cohort"}, nil)
+	judgedDesc = prometheus.NewDesc("caddy_feature_flags_guard_judged",
+		"Requests that the tests have seen since the guard began; of one user's errors they see the first.", []string{"flag", "cohort"}, nil)
 	degradedDesc = prometheus.NewDesc("caddy_feature_flags_degraded",
 		"1 while state cannot be written or definitions cannot be taken.", []string{"what"}, nil)
 )
@@ -144,7 +144,7 @@ func collectGuard(ch chan<- prometheus.Metric, flag string, s monitors.GuardStat
 	gauge(heldDesc, zeroOne(s.Verdict == monitors.Hold))
 	for cohort, c := range map[string]monitors.GuardCohort{"canary": s.Canary, "control": s.Control} {
 		gauge(usersDesc, float64(c.Users), cohort)
-		ch <- prometheus.MustNewConstMetric(judgedDesc, prometheus.CounterValue, float64(c.Judged), flag, cohort)
+		gauge(judgedDesc, float64(c.Judged), cohort)
 	}
 }
 

@@ -78,9 +78,7 @@ func (o *observer) begin(status int) {
 	}
 	o.each(func(x *exposure) { o.rq.verdict(x, x.FirstByte(o.result.FirstByte)) })
 	if o.only < 0 {
-		for k := range o.rq.tickets {
-			o.rq.tickets[k].FirstByte(o.result.FirstByte)
-		}
+		o.rq.ticket.firstByte(o.result.FirstByte)
 	}
 }
 
@@ -165,9 +163,7 @@ func (o *observer) count(now time.Time) {
 	})
 	if o.only < 0 {
 		o.rq.countBulk(&o.result)
-		for k := range o.rq.tickets {
-			o.rq.tickets[k].End(now, &o.result)
-		}
+		o.rq.ticket.end(now, &o.result)
 	}
 }
 

@@ -39,9 +39,9 @@ type request struct {
 	exposures   []exposure
 	few         [1]exposure
 	bulk        *decisionSet
-	tickets     []monitors.Ticket // of the bulk's guards, in the order of site.guarded
-	taken       bool              // some of the bulk are followed one by one all the same
-	bulkCounted bool              // by what watch came to
+	ticket      bulkTicket // of the bulk's guards
+	taken       bool       // some of the bulk are followed one by one all the same
+	bulkCounted bool       // by what watch came to
 
 	hashed struct { // the last user that was hashed
 		key  string
@@ -199,23 +199,17 @@ func (rq *request) follow(i int) *exposure {
 	return rq.expose(i, d)
 }
 
-// ticketOf gives the ticket that the flag's guard follows the request by: the one
-// of the bulk where the flag was decided there, else a new one.
+// ticketOf gives the ticket that flag i's guard follows the request by on its own.
 func (rq *request) ticketOf(i int, isCanary bool) monitors.Ticket {
-	if rq.inBulk(i) && len(rq.tickets) > 0 {
-		if k, found := slices.BinarySearchFunc(rq.site.guarded, rq.site.place[i], func(g guarded, place int32) int { return int(g.place - place) }); found {
-			t := rq.tickets[k]
-			rq.tickets[k] = monitors.Ticket{}
-			return t
-		}
+	if rq.inBulk(i) && !rq.site.alone[rq.site.place[i]] {
+		rq.ticket.take(i)
 	}
 	m := &rq.rules.monitors[i]
-	return m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.user(i))
+	return m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.hashOf(rq.eval.BucketKey(i)))
 }
 
-// user is the hash of the text that flag i's split hashes, never 0.
-func (rq *request) user(i int) uint64 {
-	key := rq.eval.BucketKey(i)
+// hashOf is the hash of a user.
+func (rq *request) hashOf(key string) uint64 {
 	if key != rq.hashed.key || rq.hashed.hash == 0 {
 		rq.hashed.key, rq.hashed.hash = key, rq.app.engine.hash(key)
 	}

@@ -25,9 +25,11 @@ type siteRules struct {
 	names []string  // of their headers; nil for a list
 	vary  []string  // by flag: the headers its decision is read from
 
-	watched int       // how many of the told are followed one by one
-	counted []counted // the others
-	guarded []guarded // of these, whose canary and control are compared; in the order of their places
+	alone   []bool       // by place: the flag is followed on its own
+	watched int          // how many are
+	counted []counted    // the others
+	logged  []loggedFlag // of these, whose canary and control are compared
+	log     *bulkLog     // of their requests; nil: there are none
 
 	// Recent decisions on many flags at once, by a hash of the attributes that
 	// they read; nil where deciding anew is as cheap.
@@ -43,11 +45,12 @@ type counted struct {
 	cell  uint32
 }
 
-// guarded is a flag whose guard follows requests: its place among those told
-// and its number.
-type guarded struct {
+// loggedFlag is a flag whose guard is given the site's requests: its place among those
+// told, its number, and the number of its variant `off`.
+type loggedFlag struct {
 	place int32
 	flag  int
+	off   int
 }
 
 // decisionSet is what one context comes to for all flags of a site, in the
@@ -100,14 +103,20 @@ func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
 		i := r.Index(name)
 		if i >= 0 {
 			s.place[i] = int32(len(s.told))
-			if m := &r.monitors[i]; m.watched {
+			// A flag that splits by another attribute has other users.
+			m := &r.monitors[i]
+			s.alone = append(s.alone, m.watched || m.guarded && !slices.Contains([]string{"", evaluator.UserID}, r.Definition(i).HashBy))
+			if s.alone[len(s.alone)-1] {
 				s.watched++
 			} else {
 				s.counted = append(s.counted, counted{s.place[i], m.first})
 				if m.guarded {
-					s.guarded = append(s.guarded, guarded{s.place[i], i})
+					s.logged = append(s.logged, loggedFlag{s.place[i], i, slices.Index(r.Variants(i), evaluator.Off)})
 				}
 			}
+		}
+		if i < 0 {
+			s.alone = append(s.alone, false)
 		}
 		s.told = append(s.told, i)
 		if h.Headers.Mode != "list" {
@@ -116,6 +125,9 @@ func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
 	}
 	if len(s.told) >= fewestCached {
 		s.cache()
+	}
+	if len(s.logged) > 0 {
+		s.log = newBulkLog(s)
 	}
 	return s
 }

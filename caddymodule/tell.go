@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
-	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
 )
 
 // tell decides the flags that s tells and sets the request's headers.
@@ -76,11 +75,11 @@ func (rq *request) room(s *siteRules, n int) []string {
 // followWatched begins to follow the flags of the bulk that have thresholds, and
 // notes all of it in the request's span.
 func (rq *request) followWatched(s *siteRules) {
-	for _, i := range s.told {
+	for k, i := range s.told {
 		if i < 0 {
 			continue
 		}
-		if s.rules.monitors[i].watched {
+		if s.alone[k] {
 			d := rq.eval.Decide(i)
 			rq.expose(i, d)
 			rq.trace(d)
@@ -90,20 +89,13 @@ func (rq *request) followWatched(s *siteRules) {
 	}
 }
 
-// enter notes the request in the guards of the bulk.
+// enter has the guards of the bulk follow the request.
 func (rq *request) enter(s *siteRules) {
-	if len(s.guarded) == 0 {
+	if s.log == nil {
 		return
 	}
-	rq.tickets = make([]monitors.Ticket, len(s.guarded))
-	for k, g := range s.guarded {
-		code := rq.bulk.codes[g.place]
-		if int(code)%len(evaluator.Reasons) != splitIndex {
-			continue
-		}
-		m := &s.rules.monitors[g.flag]
-		isCanary := s.rules.Variants(g.flag)[int(code)/len(evaluator.Reasons)] != evaluator.Off
-		rq.tickets[k] = m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.user(g.flag))
+	if user := rq.ctx.TargetingKey(); user != "" { // without, no split has decided
+		rq.ticket = s.log.enter(rq.app.engine, rq.bulk, rq.hashOf(user))
 	}
 }
 

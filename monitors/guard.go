@@ -99,6 +99,7 @@ type guardState struct {
 	arrived  [2]int64  // requests, but those whose client left
 	bad      [2]int64  // of them, every one
 	tripped  string    // by which test; "": not
+	told     bool      // that it has
 	watch    holding
 }
 
@@ -301,7 +302,7 @@ func (g *Guard) Tick(now time.Time) Verdict {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.tripped != "" {
-		return Verdict{}
+		return g.tellTrip(now)
 	}
 	if b := g.current.Load(); b.used() {
 		g.seal(now)
@@ -325,17 +326,26 @@ func (g *Guard) Tick(now time.Time) Verdict {
 		g.second = second
 		g.everySecond(now)
 	}
+	if g.tripped != "" {
+		return g.tellTrip(now)
+	}
+	return g.verdict(now)
+}
+
+// tellTrip says that it has tripped, once.
+func (g *Guard) tellTrip(now time.Time) Verdict {
+	if g.told {
+		return Verdict{}
+	}
+	g.told = true
 	return g.verdict(now)
 }
 
 // seal ends the block in which requests arrive. The caller must hold mu.
 func (g *Guard) seal(now time.Time) {
 	next := &guardBlock{guard: g, share: g.config.Share}
-	if g.config.Latency && g.limits != nil && g.warm(control, now) {
+	if g.latencyCounts(now) {
 		next.limits = g.limits
-		if !g.warm(canary, now) {
-			next.limits = nil
-		}
 	}
 	b := g.current.Swap(next)
 	b.over = now
@@ -349,13 +359,25 @@ func (g *Guard) seal(now time.Time) {
 	g.queue = append(g.queue, b)
 }
 
+// latencyCounts tells whether both cohorts are warm, and somebody knows what is
+// slow.
+func (g *Guard) latencyCounts(now time.Time) bool {
+	return g.config.Latency && g.limits != nil && g.warm(control, now) && g.warm(canary, now)
+}
+
 // warm tells whether a cohort has been served for long enough that its latency
 // counts.
 func (g *Guard) warm(of cohort, now time.Time) bool {
 	return !g.since[of].IsZero() && now.Sub(g.since[of]) >= g.config.WarmUp
 }
 
-// limit is how long a block waits for its requests.
+// Limit is how long a block waits for its requests.
+func (g *Guard) Limit(now time.Time) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.limit(now)
+}
+
 func (g *Guard) limit(now time.Time) time.Duration {
 	l := g.config.Settle
 	if g.limits != nil {

@@ -523,7 +523,7 @@ func TestGuardIsTold(t *testing.T) {
 	eventually(t, 3*time.Second, "the guard has no figures", func() bool {
 		metrics := c.call("GET", "/metrics", "").body
 		return strings.Contains(metrics, `caddy_feature_flags_guard_log_e{flag="new_ui",test="total"}`) &&
-			strings.Contains(metrics, `caddy_feature_flags_guard_judged_total{cohort="canary",flag="new_ui"}`) &&
+			strings.Contains(metrics, `caddy_feature_flags_guard_judged{cohort="canary",flag="new_ui"}`) &&
 			strings.Contains(metrics, `caddy_feature_flags_guard_held{flag="new_ui"} 1`) // warming up
 	})
 	p := &process{t: t, admin: strings.TrimPrefix(c.admin, "http://"), dir: c.dir}

@@ -1,0 +1,173 @@
+package caddymodule
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+)
+
+// bulkSite is a site that tells five flags at once, each on for half of its users.
+func bulkSite(t testing.TB) (*engine, *siteRules) {
+	t.Helper()
+	e := testEngine(t, "")
+	var flags []string
+	for i := range 5 {
+		flags = append(flags, fmt.Sprintf(`"f%d": {"active": true, "percentage_rollout": 50}`, i))
+	}
+	app := newFakeApp(t, e, "{"+strings.Join(flags, ",")+`, "by_tenant": {"active": true, "percentage_rollout": 50, "hash_by": "tenant"}, "unguarded": {"active": true, "percentage_rollout": 50, "guard": false}}`)
+	e.follow(app)
+	e.listen(app)
+	app.stateChanged()
+	h := &Handler{Headers: &Headers{Mode: "list", Name: "X-Features"}}
+	return e, h.newSiteRules(app.rules, time.Now())
+}
+
+// decisions is the set of a user.
+func decisions(s *siteRules, user string) *decisionSet {
+	rq := &request{rules: s.rules, site: s}
+	rq.ctx.Set(evaluator.UserID, evaluator.String(user))
+	rq.eval.Reset(s.rules.Ruleset, &rq.ctx, time.Now())
+	return s.newSet(rq)
+}
+
+// Every guard of the bulk sees every request once, whatever happens at once.
+func TestBulkIsSeenOnce(t *testing.T) {
+	e, s := bulkSite(t)
+	if len(s.logged) != 5 || s.watched != 1 {
+		t.Fatalf("%d flags in bulk, %d on their own, want 5 and the one by tenant", len(s.logged), s.watched)
+	}
+	sets := make([]*decisionSet, 200)
+	for i := range sets {
+		sets[i] = decisions(s, fmt.Sprintf("u%d", i))
+	}
+	done := make(chan struct{})
+	var ticking sync.WaitGroup
+	ticking.Go(func() {
+		for now := time.Now(); ; now = now.Add(time.Millisecond) {
+			e.tickLogs(now)
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	const workers, each = 8, 1000 // they fit into one block
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(w), 1))
+			for i := range each {
+				n := rng.IntN(len(sets))
+				ticket := s.log.enter(e, sets[n], uint64(n+1))
+				ticket.firstByte(time.Millisecond)
+				ticket.firstByte(time.Hour)
+				if i%10 == 0 {
+					ticket.take(s.logged[0].flag)
+				}
+				ticket.end(time.Now(), &monitors.Outcome{Class: monitors.OK, Answered: true})
+				ticket.end(time.Now(), &monitors.Outcome{Class: monitors.Failed})
+			}
+		})
+	}
+	wg.Wait()
+	close(done)
+	ticking.Wait()
+	later := time.Now().Add(time.Hour)
+	e.tickLogs(later)
+	e.tickLogs(later.Add(time.Second))
+	for k, f := range s.logged {
+		g := s.rules.monitors[f.flag].flag.Guard()
+		if g == nil {
+			t.Fatalf("flag %d has no guard", k)
+		}
+		status := g.Status(later)
+		got, want := status.Canary.Requests+status.Control.Requests, int64(workers*each)
+		if k == 0 {
+			want -= want / 10 // taken
+		}
+		if got != want || status.Canary.Bad+status.Control.Bad != 0 || status.Canary.Requests == 0 {
+			t.Errorf("flag %d has seen %d requests, %d bad; want %d, none bad", k, got, status.Canary.Bad+status.Control.Bad, want)
+		}
+	}
+	if n := s.log.held.Load(); n != 0 {
+		t.Errorf("%d records are still held", n)
+	}
+	if e.tickLogs(later.Add(2 * bulkIdle)); s.log.registered.Load() || len(e.logs) != 0 {
+		t.Error("a log that nobody writes to is still ticked")
+	}
+}
+
+// A request that never ends is bad when the guard's limit has passed, for those who
+// had it on and for those who had it off.
+func TestBulkHangs(t *testing.T) {
+	e, s := bulkSite(t)
+	now := time.Now()
+	for i := range 20 {
+		ticket := s.log.enter(e, decisions(s, fmt.Sprintf("u%d", i)), uint64(i+1))
+		if i%2 == 0 {
+			ticket.end(now, &monitors.Outcome{Class: monitors.OK, Answered: true})
+		}
+	}
+	bad := func() int64 {
+		g := s.rules.monitors[s.logged[0].flag].flag.Guard()
+		if g == nil {
+			return 0
+		}
+		status := g.Status(now)
+		return status.Canary.Bad + status.Control.Bad
+	}
+	e.tickLogs(now)
+	if e.tickLogs(now.Add(mostBulkWait - time.Second)); bad() != 0 {
+		t.Errorf("%d are bad before the limit", bad())
+	}
+	if e.tickLogs(now.Add(mostBulkWait + time.Second)); bad() != 10 {
+		t.Errorf("%d are bad after the limit, want 10", bad())
+	}
+}
+
+// What is held is bounded: more requests than that do not count, and nothing else
+// comes of them.
+func TestBulkIsBounded(t *testing.T) {
+	e, s := bulkSite(t)
+	set := decisions(s, "u")
+	for range bulkChunk*bulkChunks + 100 {
+		s.log.enter(e, set, 1)
+	}
+	if n := s.log.held.Load(); n != bulkChunk*bulkChunks {
+		t.Errorf("%d records of a block, want %d", n, bulkChunk*bulkChunks)
+	}
+	s.log.held.Store(mostHeld)
+	ticket := s.log.enter(e, set, 1)
+	if ticket.record != nil {
+		t.Error("a request more than may be held is followed")
+	}
+	ticket.firstByte(time.Second)
+	ticket.take(1)
+	ticket.end(time.Now(), &monitors.Outcome{})
+}
+
+// What the request path pays for all guards of a bulk.
+func BenchmarkBulk(b *testing.B) {
+	e, s := bulkSite(b)
+	set := decisions(s, "u")
+	o := &monitors.Outcome{Class: monitors.OK, Answered: true}
+	b.ReportAllocs()
+	now := time.Now()
+	i := 0
+	for b.Loop() {
+		if i++; i%500 == 0 {
+			now = now.Add(tickEvery)
+			e.tickLogs(now)
+		}
+		ticket := s.log.enter(e, set, uint64(i%1000+1))
+		ticket.firstByte(time.Millisecond)
+		ticket.end(now, o)
+	}
+}
