@@ -364,3 +364,25 @@ func followed(m *monitors.Flag, now time.Time) monitors.Exposure {
 	x.Follow(now, monitors.Ticket{})
 	return x
 }
+
+// Each failure doubles the cool-down, up to a day or what the definition asks for,
+// and no two proxies try again at the same moment.
+func TestCoolDownDoubles(t *testing.T) {
+	for _, c := range []struct {
+		d        time.Duration
+		failures int
+		want     time.Duration
+	}{{10 * time.Minute, 0, 10 * time.Minute}, {10 * time.Minute, 1, 20 * time.Minute}, {10 * time.Minute, 3, 80 * time.Minute}, {10 * time.Minute, 100, 24 * time.Hour}, {48 * time.Hour, 5, 48 * time.Hour}} {
+		different := false
+		last := coolDownAfter(c.d, c.failures)
+		for range 50 {
+			got := coolDownAfter(c.d, c.failures)
+			if different = different || got != last; got < c.want*9/10 || got > c.want*11/10 {
+				t.Errorf("%v after %d failures: %v, want %v and a tenth each way", c.d, c.failures, got, c.want)
+			}
+		}
+		if !different {
+			t.Errorf("%v: no jitter", c.d)
+		}
+	}
+}
