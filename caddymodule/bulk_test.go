@@ -66,13 +66,13 @@ func TestBulkIsSeenOnce(t *testing.T) {
 			for i := range each {
 				n := rng.IntN(len(sets))
 				ticket := s.log.enter(e, sets[n], uint64(n+1))
-				ticket.firstByte(time.Millisecond)
-				ticket.firstByte(time.Hour)
+				ticket.FirstByte(time.Millisecond)
+				ticket.FirstByte(time.Hour)
 				if i%10 == 0 {
-					ticket.take(s.logged[0].flag)
+					ticket.LeaveOut(s.logged[0].flag)
 				}
-				ticket.end(time.Now(), &monitors.Outcome{Class: monitors.OK, Answered: true})
-				ticket.end(time.Now(), &monitors.Outcome{Class: monitors.Failed})
+				ticket.End(time.Now(), &monitors.Outcome{Class: monitors.OK, Answered: true})
+				ticket.End(time.Now(), &monitors.Outcome{Class: monitors.Failed})
 			}
 		})
 	}
@@ -96,7 +96,7 @@ func TestBulkIsSeenOnce(t *testing.T) {
 			t.Errorf("flag %d has seen %d requests, %d bad; want %d, none bad", k, got, status.Canary.Bad+status.Control.Bad, want)
 		}
 	}
-	if n := s.log.held.Load(); n != 0 {
+	if n := s.log.Held(); n != 0 {
 		t.Errorf("%d records are still held", n)
 	}
 	if e.tickLogs(later.Add(2 * bulkIdle)); s.log.registered.Load() || len(e.logs) != 0 {
@@ -112,7 +112,7 @@ func TestBulkHangs(t *testing.T) {
 	for i := range 20 {
 		ticket := s.log.enter(e, decisions(s, fmt.Sprintf("u%d", i)), uint64(i+1))
 		if i%2 == 0 {
-			ticket.end(now, &monitors.Outcome{Class: monitors.OK, Answered: true})
+			ticket.End(now, &monitors.Outcome{Class: monitors.OK, Answered: true})
 		}
 	}
 	bad := func() int64 {
@@ -132,27 +132,6 @@ func TestBulkHangs(t *testing.T) {
 	}
 }
 
-// What is held is bounded: more requests than that do not count, and nothing else
-// comes of them.
-func TestBulkIsBounded(t *testing.T) {
-	e, s := bulkSite(t)
-	set := decisions(s, "u")
-	for range bulkChunk*bulkChunks + 100 {
-		s.log.enter(e, set, 1)
-	}
-	if n := s.log.held.Load(); n != bulkChunk*bulkChunks {
-		t.Errorf("%d records of a block, want %d", n, bulkChunk*bulkChunks)
-	}
-	s.log.held.Store(mostHeld)
-	ticket := s.log.enter(e, set, 1)
-	if ticket.record != nil {
-		t.Error("a request more than may be held is followed")
-	}
-	ticket.firstByte(time.Second)
-	ticket.take(1)
-	ticket.end(time.Now(), &monitors.Outcome{})
-}
-
 // What the request path pays for all guards of a bulk.
 func BenchmarkBulk(b *testing.B) {
 	e, s := bulkSite(b)
@@ -167,7 +146,7 @@ func BenchmarkBulk(b *testing.B) {
 			e.tickLogs(now)
 		}
 		ticket := s.log.enter(e, set, uint64(i%1000+1))
-		ticket.firstByte(time.Millisecond)
-		ticket.end(now, o)
+		ticket.FirstByte(time.Millisecond)
+		ticket.End(now, o)
 	}
 }

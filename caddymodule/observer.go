@@ -78,7 +78,7 @@ func (o *observer) begin(status int) {
 	}
 	o.each(func(x *exposure) { o.rq.verdict(x, x.FirstByte(o.result.FirstByte)) })
 	if o.only < 0 {
-		o.rq.ticket.firstByte(o.result.FirstByte)
+		o.rq.ticket.FirstByte(o.result.FirstByte)
 	}
 }
 
@@ -163,7 +163,7 @@ func (o *observer) count(now time.Time) {
 	})
 	if o.only < 0 {
 		o.rq.countBulk(&o.result)
-		o.rq.ticket.end(now, &o.result)
+		o.rq.ticket.End(now, &o.result)
 	}
 }
 

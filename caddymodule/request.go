@@ -202,7 +202,7 @@ func (rq *request) follow(i int) *exposure {
 // ticketOf gives the ticket that flag i's guard follows the request by on its own.
 func (rq *request) ticketOf(i int, isCanary bool) monitors.Ticket {
 	if rq.inBulk(i) && !rq.site.alone[rq.site.place[i]] {
-		rq.ticket.take(i)
+		rq.ticket.LeaveOut(i) // of the bulk
 	}
 	m := &rq.rules.monitors[i]
 	return m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.hashOf(rq.eval.BucketKey(i)))

@@ -17,23 +17,15 @@ import (
 // All methods are safe for concurrent use; those of a [Ticket] are not with each
 // other.
 type Guard struct {
-	config  GuardConfig
-	begun   time.Time
-	shown   time.Time // when it began, for people: over restarts
-	epoch   atomic.Int64
-	current atomic.Pointer[guardBlock] // in which requests arrive now
-
-	erred  people // who has met an error: counts no more; only Tick adds
-	seen   [2]headcount
-	visits *visits // nil: nobody watches traffic
-	unlike unlike
-	past   [2]sketch // times to the first byte
+	config GuardConfig
+	begun  time.Time
+	shown  time.Time // when it began, for people: over restarts
+	epoch  atomic.Int64
+	over   atomic.Bool // it has tripped
+	log    *Log[guarded]
 
 	mu sync.Mutex // orders Tick and those who read what it writes
 	guardState
-
-	lastMu sync.Mutex
-	last   []FailedRequest // of the canary, newest last
 }
 
 // GuardConfig is the definition's guard, with what else it needs to know.
@@ -74,17 +66,23 @@ const (
 
 // guardState is what only Tick writes.
 type guardState struct {
-	queue   []*guardBlock // sealed, waiting for their requests
-	since   [2]time.Time  // a cohort's first request; zero: none yet
-	served  float64       // requests of the canary, fading with its load
-	limits  *slowLimits   // in force for new blocks; nil: not known
-	reread  time.Time     // when the past was last read
-	renewed time.Time     // when the samples of users were last renewed
-	second  int64         // whole seconds since begun
-	users   [2]float64    // seen, as of the last second
-	forgot  time.Time     // when users were last forgotten
-	failing [2]float64    // users who erred since then, by cohort
-	crowded bool          // nobody more can be remembered as having erred
+	blocks   []blockNote // of the log's sealed blocks
+	requests []Seen      // a buffer
+	erred    people      // who has met an error: counts no more
+	seen     [2]headcount
+	visits   *visits // nil: nobody watches traffic
+	unlike   unlike
+	past     [2]sketch    // times to the first byte
+	since    [2]time.Time // a cohort's first request; zero: none yet
+	served   float64      // requests of the canary, fading with its load
+	limits   *slowLimits  // in force for new blocks; nil: not known
+	reread   time.Time    // when the past was last read
+	renewed  time.Time    // when the samples of users were last renewed
+	second   int64        // whole seconds since begun
+	users    [2]float64   // seen, as of the last second
+	forgot   time.Time    // when users were last forgotten
+	failing  [2]float64   // users who erred since then, by cohort
+	crowded  bool         // nobody more can be remembered as having erred
 
 	anonymous  bool // requests without a user were seen
 	dispersion *dispersion
@@ -94,12 +92,13 @@ type guardState struct {
 	recovery *recovery // nil: the canary is not on probation
 	open     openBlock // what waits until both cohorts have requests
 	sum      judgedSum
-	calm     judgedSum // sum when nothing spoke against the canary, last
-	victims  victims   // of the canary, since then
-	arrived  [2]int64  // requests, but those whose client left
-	bad      [2]int64  // of them, every one
-	tripped  string    // by which test; "": not
-	told     bool      // that it has
+	calm     judgedSum       // sum when nothing spoke against the canary, last
+	victims  victims         // of the canary, since then
+	arrived  [2]int64        // requests, but those whose client left
+	bad      [2]int64        // of them, every one
+	tripped  string          // by which test; "": not
+	told     bool            // that it has
+	last     []FailedRequest // of the canary, newest last
 	watch    holding
 }
 
@@ -108,6 +107,18 @@ type openBlock struct {
 	errors     Stratum
 	latency    [len(latencyQuantiles)]Stratum
 	engagement Stratum
+}
+
+// guarded is what a guard knows of a request when it arrives.
+type guarded struct {
+	user   uint64 // a hash; 0: nobody known
+	canary bool
+}
+
+// blockNote is what a guard has to know of a sealed block.
+type blockNote struct {
+	share float64 // of the users whom the split put into the canary
+	last  bool    // of its epoch: what is open after it is not pooled with what comes
 }
 
 // judgedSum are the counts that went into the tests.
@@ -147,7 +158,7 @@ func NewGuard(now time.Time, c GuardConfig) *Guard {
 	g.reread, g.renewed, g.forgot = now, now, now
 	g.sum.at, g.calm.at = now, now
 	g.evidence = g.judge.evidence()
-	g.current.Store(&guardBlock{guard: g, share: c.Share})
+	g.log = NewLog[guarded]()
 	return g
 }
 
@@ -168,9 +179,8 @@ func (g *Guard) nextEpoch(now time.Time, n int64, share float64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.epoch.Store(n)
+	g.seal(now, true)
 	g.config.Share = share
-	g.seal(now)
-	g.queue[len(g.queue)-1].last = true
 	g.watch.forget()
 }
 
@@ -184,116 +194,15 @@ func (g *Guard) SetShare(share float64) {
 
 // Ticket follows one request. The zero Ticket is of one that does not count. Not
 // safe for concurrent use.
-type Ticket struct {
-	block *guardBlock
-	user  uint64
-	of    cohort
-	begun bool
-}
+type Ticket struct{ LogTicket[guarded] }
 
 // Arrive notes a request that was decided in an epoch. user is a hash of who
 // asks, the same for all requests of one user; 0 is nobody known.
 func (g *Guard) Arrive(epoch int64, isCanary bool, user uint64) Ticket {
-	if epoch != g.epoch.Load() {
+	if epoch != g.epoch.Load() || g.over.Load() {
 		return Ticket{}
 	}
-	of := cohortOf(isCanary)
-	first := false
-	if user != 0 {
-		g.seen[of].add(user)
-		if g.visits != nil {
-			first = g.visits.note(of, user)
-		}
-		if g.erred.has(user) {
-			c := &g.current.Load().cohorts[of]
-			if c.others.Add(1); first {
-				c.firsts.Add(1)
-			}
-			return Ticket{}
-		}
-		if isCanary {
-			g.unlike.served(user)
-		}
-	}
-	for range 3 { // a block may be sealed just now
-		b := g.current.Load()
-		if b.cohorts[of].arrived.Add(1) >= sealed {
-			continue
-		}
-		if first {
-			b.cohorts[of].firsts.Add(1)
-		}
-		if user == 0 {
-			b.anonymous.Store(true)
-		} else if isCanary {
-			b.crowd.Or(1 << (user % 64))
-		}
-		return Ticket{block: b, user: user, of: of}
-	}
-	return Ticket{}
-}
-
-// Counts tells whether anything comes of the ticket.
-func (t *Ticket) Counts() bool { return t.block != nil }
-
-// FirstByte notes that the answer has begun, wait after the arrival.
-func (t *Ticket) FirstByte(wait time.Duration) {
-	b := t.block
-	if b == nil || t.begun {
-		return
-	}
-	t.begun = true
-	g, c := b.guard, &b.cohorts[t.of]
-	g.past[t.of].add(wait)
-	if t.of == control && t.user != 0 {
-		g.unlike.answered(t.user, wait)
-	}
-	if b.limits != nil {
-		for i, limit := range b.limits[t.of] {
-			if wait > limit {
-				c.slow[i].Add(1)
-			}
-		}
-	}
-	c.answered.Add(1)
-}
-
-// End notes what the request came to, at now.
-func (t *Ticket) End(now time.Time, o *Outcome) {
-	b := t.block
-	if b == nil {
-		return
-	}
-	c := &b.cohorts[t.of]
-	switch {
-	case t.begun:
-	case o.Answered:
-		t.FirstByte(o.FirstByte)
-	default:
-		c.silent.Add(1)
-	}
-	switch {
-	case o.Class == ClientGone:
-		c.gone.Add(1)
-	case o.Class.IsError():
-		b.fail(failure{t.user, t.of})
-		if t.of == canary && o.Error != "" {
-			b.guard.keep(FailedRequest{ID: o.RequestID, At: now.UTC(), Status: o.Status, FirstByte: o.FirstByte.Seconds(), Why: o.Error})
-		}
-	}
-	c.ended.Add(1) // the last: now the block may be settled
-	t.block = nil
-}
-
-// keep remembers a failed request for people.
-func (g *Guard) keep(r FailedRequest) {
-	g.lastMu.Lock()
-	defer g.lastMu.Unlock()
-	if len(g.last) == keptRequests {
-		copy(g.last, g.last[1:])
-		g.last = g.last[:keptRequests-1]
-	}
-	g.last = append(g.last, r)
+	return Ticket{g.log.Enter(guarded{user, isCanary})}
 }
 
 // Tick closes the blocks that are over, and says what has come of it; call it
@@ -304,24 +213,31 @@ func (g *Guard) Tick(now time.Time) Verdict {
 	if g.tripped != "" {
 		return g.tellTrip(now)
 	}
-	if b := g.current.Load(); b.used() {
-		g.seal(now)
+	if g.log.Used() {
+		g.seal(now, false)
 	}
 	limit := g.limit(now)
+	blocks, _ := g.log.Blocks()
 	closed := 0
-	for _, b := range g.queue {
-		if !b.done() && now.Sub(b.over) < limit {
+	for _, b := range blocks {
+		if !b.Done() && now.Sub(b.Over) < limit {
 			break
 		}
+		note := g.blocks[closed]
 		closed++
-		g.close(b)
+		g.requests = g.requests[:0]
+		b.Each(0, func(what *guarded, s Seen) {
+			s.Canary, s.User = what.canary, what.user
+			g.requests = append(g.requests, s)
+		})
+		g.close(b.Over, note, g.requests)
 		if g.trips() {
 			g.tripped = g.leading()
 			break
 		}
 	}
-	clear(g.queue[:closed])
-	g.queue = g.queue[closed:]
+	g.log.Drop(closed)
+	g.blocks = g.blocks[closed:]
 	if second := int64(now.Sub(g.begun) / time.Second); second != g.second {
 		g.second = second
 		g.everySecond(now)
@@ -338,25 +254,14 @@ func (g *Guard) tellTrip(now time.Time) Verdict {
 		return Verdict{}
 	}
 	g.told = true
+	g.over.Store(true)
 	return g.verdict(now)
 }
 
 // seal ends the block in which requests arrive. The caller must hold mu.
-func (g *Guard) seal(now time.Time) {
-	next := &guardBlock{guard: g, share: g.config.Share}
-	if g.latencyCounts(now) {
-		next.limits = g.limits
-	}
-	b := g.current.Swap(next)
-	b.over = now
-	for of := range canary + 1 {
-		// What arrives from here on finds the next block.
-		b.count[of] = int64(b.cohorts[of].arrived.Or(sealed))
-		if b.count[of] > 0 && g.since[of].IsZero() {
-			g.since[of] = now
-		}
-	}
-	g.queue = append(g.queue, b)
+func (g *Guard) seal(now time.Time, last bool) {
+	g.log.Seal(now)
+	g.blocks = append(g.blocks, blockNote{g.config.Share, last})
 }
 
 // latencyCounts tells whether both cohorts are warm, and somebody knows what is
@@ -417,7 +322,6 @@ func (g *Guard) everySecond(now time.Time) {
 		}
 		g.past[control].fade()
 		g.past[canary].fade()
-		g.seal(now) // what waits for its first request shall know the new limits
 	}
 	if g.dispersion != nil && g.dispersion.due(now.Sub(g.begun)) {
 		g.judge.disperse(g.dispersion.publish())
@@ -450,94 +354,141 @@ func (g *Guard) forget(now time.Time) {
 	g.seen[canary].clear()
 }
 
-// close takes a block's counts to the judge.
-func (g *Guard) close(b *guardBlock) {
-	var s Stratum
-	var latency [len(latencyQuantiles)]Stratum
-	var firsts, came [2]int64
-	if b.anonymous.Load() && !g.anonymous {
-		g.anonymous, g.dispersion = true, newDispersion()
-		g.judge.disperse(g.dispersion.published)
-	}
-	for of := range canary + 1 {
-		c := &b.cohorts[of]
-		n, x := s.of(of)
-		// Those without an answer by now are bad, and slow.
-		answered := int64(c.answered.Load())
-		unanswered := max(b.count[of]-answered-int64(c.silent.Load()), 0)
-		*n = max(b.count[of]-int64(c.gone.Load()), 0)
-		*x = min(unanswered, *n)
-		g.sum.silent[of] += *x
-		g.arrived[of] += *n
-		g.bad[of] += *x
-		firsts[of] = int64(c.firsts.Load())
-		came[of] = b.count[of] + int64(c.others.Load())
-		if of == canary {
-			g.served += float64(b.count[of])
-			if unanswered > 0 {
-				g.victims.unanswered(b, unanswered, g.sum.errors.N1)
-			}
-		}
-		if b.limits != nil {
-			for q := range latency {
-				n, x := latency[q].of(of)
-				*n = answered + unanswered
-				*x = min(int64(c.slow[q].Load())+unanswered, *n)
-			}
+// close takes the requests of a block to the judge, in the order of their arrival.
+func (g *Guard) close(over time.Time, note blockNote, requests []Seen) {
+	c := blockCounts{over: over, share: note.share}
+	limits := g.limits
+	for i := range requests {
+		of := cohortOf(requests[i].Canary)
+		if g.since[of].IsZero() {
+			g.since[of] = over
 		}
 	}
-	for _, f := range b.take() {
-		n, x := s.of(f.of)
-		g.bad[f.of]++
-		if f.user != 0 {
-			fresh, full := g.erred.add(f.user)
-			g.crowded = g.crowded || full
-			if !fresh && !full {
-				*n = max(*n-1, *x) // one user's many errors are one
-				continue
-			}
-			g.failing[f.of]++
-		}
-		*x = min(*x+1, *n)
-		if f.of == canary {
-			g.victims.add(f.user, g.sum.errors.N1)
-		}
+	if !g.latencyCounts(over) {
+		limits = nil
 	}
-	g.watch.block(came, s, latency)
-	g.pour(b, s, latency, firsts)
-	if b.last {
+	for i := range requests {
+		g.count(&c, &requests[i], limits)
+	}
+	g.watch.block(&c)
+	g.pour(&c)
+	if note.last {
 		g.open = openBlock{}
 	}
 }
 
+// blockCounts is what a block comes to.
+type blockCounts struct {
+	over    time.Time
+	share   float64
+	came    [2]int64 // of the control and of the canary: all of them
+	firsts  [2]int64 // of a user in half an hour
+	errors  Stratum
+	latency [len(latencyQuantiles)]Stratum
+}
+
+// count adds a request to its block, once it is known what it came to.
+func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
+	of := cohortOf(r.Canary)
+	c.came[of]++
+	silent := !r.Ended && r.Wait < 0 // no answer by now: bad, and slow
+	if r.User == 0 {
+		if !g.anonymous {
+			g.anonymous, g.dispersion = true, newDispersion()
+			g.judge.disperse(g.dispersion.published)
+		}
+	} else {
+		g.seen[of].add(r.User)
+		if g.visits != nil && g.visits.note(of, r.User) {
+			c.firsts[of]++
+		}
+		if g.erred.has(r.User) {
+			if silent || r.Ended && r.Class.IsError() {
+				g.bad[of]++
+			}
+			if !r.Ended || r.Class != ClientGone {
+				g.arrived[of]++
+			}
+			return // one user's many errors are one
+		}
+		if of == canary {
+			g.unlike.served(r.User)
+			g.served++
+		} else if r.Wait >= 0 {
+			g.unlike.answered(r.User, r.Wait)
+		}
+	}
+	if r.Wait >= 0 {
+		g.past[of].add(r.Wait)
+	}
+	if limits != nil && (r.Wait >= 0 || silent) {
+		for q, limit := range limits[of] {
+			c.latency[q].add(of, silent || r.Wait > limit)
+		}
+	}
+	if r.Ended && r.Class == ClientGone {
+		return
+	}
+	bad := silent || r.Ended && r.Class.IsError()
+	c.errors.add(of, bad)
+	g.arrived[of]++
+	if !bad {
+		return
+	}
+	g.bad[of]++
+	if silent {
+		g.sum.silent[of]++
+	}
+	if r.User != 0 {
+		_, full := g.erred.add(r.User)
+		g.crowded = g.crowded || full
+		g.failing[of]++
+	}
+	if of == canary {
+		g.victims.add(r.User, g.sum.errors.N1)
+		if r.Failed != nil {
+			g.keep(*r.Failed)
+		}
+	}
+}
+
+// keep remembers a failed request for people.
+func (g *guardState) keep(r FailedRequest) {
+	if len(g.last) == keptRequests {
+		copy(g.last, g.last[1:])
+		g.last = g.last[:keptRequests-1]
+	}
+	g.last = append(g.last, r)
+}
+
 // pour adds a block to what waits, and has judged what has requests of both
 // cohorts: that depends on exposures alone.
-func (g *Guard) pour(from *guardBlock, errors Stratum, latency [len(latencyQuantiles)]Stratum, firsts [2]int64) {
-	g.sum.at = from.over
-	g.sum.errors.plus(errors)
+func (g *Guard) pour(c *blockCounts) {
+	g.sum.at = c.over
+	g.sum.errors.plus(c.errors)
 	if g.dispersion != nil {
-		g.dispersion.add(from.over, errors)
+		g.dispersion.add(c.over, c.errors)
 	}
 	b := &g.open
-	if b.errors.plus(errors); b.errors.both() {
+	if b.errors.plus(c.errors); b.errors.both() {
 		g.judge.erred(b.errors)
 		g.recovery.erred(b.errors)
 		b.errors = Stratum{}
 	}
-	for q := range latency {
-		g.sum.latency[q].plus(latency[q])
-		if b.latency[q].plus(latency[q]); b.latency[q].both() {
+	for q := range c.latency {
+		g.sum.latency[q].plus(c.latency[q])
+		if b.latency[q].plus(c.latency[q]); b.latency[q].both() {
 			g.judge.waited(q, b.latency[q])
 			g.recovery.waited(q, b.latency[q])
 			b.latency[q] = Stratum{}
 		}
 	}
-	if firsts[canary]+firsts[control] > 0 {
+	if firsts := c.firsts; firsts[canary]+firsts[control] > 0 {
 		for of := range firsts {
 			g.sum.arrivals[of] += firsts[of]
 		}
 		drop := max(leastDrop, 5*math.Sqrt(3/max(g.users[canary], 1)))
-		if p := from.share; p > 0 && p < 1 && drop < 1 {
+		if p := c.share; p > 0 && p < 1 && drop < 1 {
 			g.judge.came(firsts[canary], firsts[control], p/(1-p), drop)
 		}
 	}

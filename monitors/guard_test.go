@@ -52,7 +52,7 @@ func TestGuardCountsEveryRequestOnce(t *testing.T) {
 			for range 5000 {
 				of := cohortOf(rng.IntN(4) == 0)
 				q := g.Arrive(0, of == canary, rng.Uint64())
-				if !q.Counts() {
+				if !q.Follows() {
 					continue // taken for somebody who erred
 				}
 				o := good200

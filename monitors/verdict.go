@@ -96,14 +96,14 @@ func (h *holding) forget() {
 }
 
 // block adds what a block came to.
-func (h *holding) block(arrived [2]int64, errors Stratum, latency [len(latencyQuantiles)]Stratum) {
+func (h *holding) block(c *blockCounts) {
 	w := &h.dozens[h.windows%holdWindows]
-	w.errors.plus(errors)
-	w.slow.plus(latency[1])
-	for of := range arrived {
-		w.arrived[of] += arrived[of]
+	w.errors.plus(c.errors)
+	w.slow.plus(c.latency[1])
+	for of, n := range c.came {
+		w.arrived[of] += n
 	}
-	h.latest.plus(errors)
+	h.latest.plus(c.errors)
 }
 
 // second looks at the windows, once a second.
@@ -326,9 +326,7 @@ func finite(f float64) *float64 {
 func (g *Guard) Evidence(now time.Time) *Evidence {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.lastMu.Lock()
 	last := append([]FailedRequest(nil), g.last...)
-	g.lastMu.Unlock()
 	test := cmp.Or(g.tripped, g.leading())
 	chance := math.Exp(min(g.weight(), 700))
 	e := &Evidence{

@@ -28,7 +28,7 @@ func TestGuardWeighsLittle(t *testing.T) {
 			wait := 20*time.Millisecond + time.Duration(mix(user)%200)*time.Millisecond
 			q.FirstByte(wait)
 			o := *good200
-			if o.FirstByte = wait; user%100 == 0 {
+			if o.FirstByte = wait; user%97 == 0 {
 				o = *bad500
 			}
 			q.End(epoch, &o)

@@ -238,6 +238,22 @@ var Scenarios = []Scenario{
 		respond: during(minute, ever, onCanary(func(_ *rand.Rand, q *simulated) { q.wait, q.gone = 5*time.Second, true })),
 	},
 	{
+		ID: "slow-bot", Summary: "a bot in the canary makes 15 % of all requests, of a page that takes 5 s in either version", Want: monitors.Keep, bot: 0.15,
+		respond: func(_ *rand.Rand, q *simulated) {
+			if q.bot {
+				q.wait += 5 * time.Second
+			}
+		},
+	},
+	{
+		ID: "long-poll", Summary: "a twentieth of the users wait for news, 25 s at a time, in either version", Want: monitors.Keep,
+		respond: func(_ *rand.Rand, q *simulated) {
+			if unit(1<<41, uint64(q.user)) < 0.05 {
+				q.wait = 25 * time.Second
+			}
+		},
+	},
+	{
 		ID: "one-user", Summary: "one user of the canary meets nothing but errors", Want: monitors.Keep,
 		respond: onCanary(func(_ *rand.Rand, q *simulated) { q.bad = q.bad || q.user%97 == 5 && q.user < 300 }),
 	},
