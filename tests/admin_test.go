@@ -253,7 +253,7 @@ func TestOrders(t *testing.T) {
 	}
 	find("enabled", "api", "")
 	find("disabled", "ops", "complaints")
-	find("tripped", "guard", "errors")
+	find("tripped", "guard", "errors: 3 canary requests failed of 4 since it was armed, more than error_threshold 2; control: 0 of 1")
 	find("reset", "api", "fixed")
 	if all[0].Action != "reset" || all[0].By != "api" {
 		t.Errorf("a reset that clears nothing is not told: %v", all[0])
