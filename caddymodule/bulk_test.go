@@ -49,7 +49,7 @@ func TestBulkIsSeenOnce(t *testing.T) {
 	done := make(chan struct{})
 	var ticking sync.WaitGroup
 	ticking.Go(func() {
-		for now := time.Now(); ; now = now.Add(time.Millisecond) {
+		for now := time.Now(); ; now = now.Add(10 * time.Microsecond) {
 			e.tickLogs(now)
 			select {
 			case <-done:
@@ -148,5 +148,34 @@ func BenchmarkBulk(b *testing.B) {
 		ticket := s.log.enter(e, set, uint64(i%1000+1))
 		ticket.FirstByte(time.Millisecond)
 		ticket.End(now, o)
+	}
+}
+
+// What comes after a trip or a reset from before it makes no guard, and counts for
+// none.
+func TestBulkAfterATrip(t *testing.T) {
+	e, s := bulkSite(t)
+	m := s.rules.monitors[s.logged[0].flag].flag
+	now := time.Now()
+	hang := func() {
+		for i := range 50 {
+			s.log.enter(e, decisions(s, fmt.Sprintf("u%d", i)), uint64(i+1))
+		}
+	}
+	hang()
+	e.tickLogs(now)
+	m.Disarm()
+	e.tickLogs(now.Add(time.Minute))
+	if m.Guard() != nil {
+		t.Error("a tripped flag has a guard")
+	}
+	hang()
+	e.tickLogs(now.Add(2 * time.Minute))
+	m.Arm(now.Add(2 * time.Minute))
+	e.tickLogs(now.Add(4 * time.Minute))
+	if g := m.Guard(); g != nil {
+		if status := g.Status(now); status.Canary.Requests+status.Control.Requests > 0 {
+			t.Errorf("after a reset: %d requests from before", status.Canary.Requests+status.Control.Requests)
+		}
 	}
 }

@@ -190,7 +190,10 @@ func replayFile(path, flag, user string, replay *simulation.Replay, p *replayPro
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLongLine) {
 			return fmt.Errorf("reading %s: %w", path, err)
 		}
-		number++
+		if number++; len(line) == 0 && errors.Is(err, io.EOF) {
+			number--
+			break
+		}
 		switch text := bytes.TrimSpace(line); {
 		case errors.Is(err, errLongLine):
 			complain(err)

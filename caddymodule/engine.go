@@ -31,7 +31,7 @@ type engine struct {
 	all       []*monitors.Flag // the same; only appended to
 	resumed   map[string]bool  // monitors that took what is kept of them
 	kept      map[string]*progress
-	holds     map[string]hold
+	holds     map[string]*hold
 	logs      []*bulkLog      // of sites that have had requests lately
 	edited    []string        // flags to arm anew: their definition was edited
 	tripped   map[string]bool // monitors that were disarmed because the state says tripped
@@ -119,7 +119,7 @@ func newEngine(dir string) *engine {
 		seed:     maphash.MakeSeed(),
 		resumed:  map[string]bool{},
 		kept:     map[string]*progress{},
-		holds:    map[string]hold{},
+		holds:    map[string]*hold{},
 		tripped:  map[string]bool{},
 	}
 }
@@ -306,7 +306,7 @@ func (e *engine) resume(m *monitors.Flag, on bool) {
 	if kept.Traffic != nil {
 		m.Resume(*kept.Traffic, on)
 	}
-	e.resumeGuard(m, kept.Guard)
+	resumeGuard(kept.Guard)
 }
 
 // tick closes blocks and judges what has to wait for time to pass.
@@ -365,7 +365,10 @@ func (e *engine) tickThresholds(now time.Time, l listener, m *monitors.Flag) {
 func (e *engine) trip(m *monitors.Flag, evidence *monitors.Evidence) {
 	now := time.Now()
 	m.Disarm()
-	text, _ := json.Marshal(evidence)
+	text, err := json.Marshal(evidence)
+	if err != nil { // a figure that is no number: the words are kept
+		text, _ = json.Marshal(monitors.Evidence{Test: evidence.Test, Summary: evidence.Summary, Since: evidence.Since})
+	}
 	in := state.TripInput{Flag: m.Name(), Test: evidence.Test, Evidence: text, Summary: evidence.Summary}
 	l := e.newest()
 	if l != nil {
@@ -392,6 +395,11 @@ type tripped struct {
 // when reset returns; an error tells that it is not on disk.
 func (e *engine) reset(flag, by, reason string) error {
 	now := time.Now()
+	return waitFor(now.Add(patienceWithDisk), e.resetNow(now, flag, by, reason)...)
+}
+
+// resetNow is reset without waiting for the disk.
+func (e *engine) resetNow(now time.Time, flag, by, reason string) []*state.Pending {
 	record, written := e.store.Reset(now, flag, by, reason)
 	pending := []*state.Pending{written}
 	if e.store.Flag(flag).Override.Kind != state.Cleared {
@@ -406,9 +414,8 @@ func (e *engine) reset(flag, by, reason string) error {
 	}
 	e.monitor(flag).Arm(now)
 	e.stateChanged()
-	err := waitFor(now.Add(patienceWithDisk), pending...)
 	e.tell(news{Event: eventReset, At: now, Flag: flag, By: by, Reason: reason})
-	return err
+	return pending
 }
 
 // override puts a person's word in force, as reset does.

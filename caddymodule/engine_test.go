@@ -386,3 +386,62 @@ func TestCoolDownDoubles(t *testing.T) {
 		}
 	}
 }
+
+// Restarts in good order cost nothing, with a guard and without; evidence that
+// cannot be gone on with, and a process that was killed, cost a part of the bound,
+// once.
+func TestGuardOverLives(t *testing.T) {
+	dir := t.TempDir()
+	features := `{"f": {"active": true, "percentage_rollout": 50}}`
+	live := func(inOrder bool, features string, requests int) monitors.GuardStatus {
+		t.Helper()
+		e := newEngine(dir)
+		e.begin()
+		app := newFakeApp(t, e, features)
+		e.follow(app)
+		e.listen(app)
+		app.stateChanged()
+		m := e.monitor("f")
+		now := time.Now()
+		for i := range requests {
+			q := m.Enter(now, app.rules.monitors[0].epoch.Load(), i%2 == 0, uint64(i+1))
+			q.End(now, &monitors.Outcome{Class: monitors.OK, Answered: true})
+		}
+		e.tickAll(now.Add(time.Second))
+		e.tickAll(now.Add(2 * time.Second))
+		var status monitors.GuardStatus
+		if g := m.Guard(); g != nil {
+			status = g.Status(now)
+		}
+		if inOrder {
+			e.saveGuards(time.Now())
+		}
+		if err := e.store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return status
+	}
+	for _, step := range []struct {
+		name     string
+		inOrder  bool
+		features string
+		requests int
+		judged   int64
+		trial    int
+	}{
+		{"the first", true, features, 100, 100, 0},
+		{"resumed", true, features, 100, 200, 0},
+		{"without a request", true, features, 0, 200, 0},
+		{"without a split", true, `{"f": {"active": true}}`, 0, 0, 0},
+		{"split again", true, features, 100, 300, 0},
+		{"another guard", true, `{"f": {"active": true, "percentage_rollout": 50, "guard": {"min_users": 5}}}`, 100, 100, 1},
+		{"the same again", true, `{"f": {"active": true, "percentage_rollout": 50, "guard": {"min_users": 5}}}`, 100, 200, 1},
+		{"killed at its end", false, `{"f": {"active": true, "percentage_rollout": 50, "guard": {"min_users": 5}}}`, 100, 300, 1},
+		{"after that", true, `{"f": {"active": true, "percentage_rollout": 50, "guard": {"min_users": 5}}}`, 100, 100, 2},
+	} {
+		got := live(step.inOrder, step.features, step.requests)
+		if judged := got.Canary.Judged + got.Control.Judged; judged != step.judged || got.Trial != step.trial {
+			t.Errorf("%s: %d judged, trial %d; want %d, %d", step.name, judged, got.Trial, step.judged, step.trial)
+		}
+	}
+}

@@ -50,6 +50,9 @@ type probe struct {
 // Excess that is to be refuted after a trip that says nothing of rates.
 const usualExcess = 0.05
 
+// mostTrials bounds how small a detector's part of the bound gets.
+const mostTrials = 50
+
 // mostCoolDown bounds the doubling, unless the definition asks for more.
 const mostCoolDown = 24 * time.Hour
 
@@ -120,9 +123,21 @@ func (e *engine) configureGuard(now time.Time, r *rules, i int) {
 	def := r.Definition(i)
 	kept := e.guardOf(def.Name)
 	c := guardConfig(def.Guard)
-	c.Share, c.Trial = r.CanaryShare(i), kept.Trial
+	c.Share, c.Trial = r.CanaryShare(i), min(kept.Trial, mostTrials)
+	if def.Exclusive != "" {
+		c.Share = 0 // others of the group win some of the canary: nobody knows how many
+	}
 	if kept.Probe != nil && r.State(i).Probing {
 		c.Recovery = monitors.Recovery{Test: kept.Probe.Test, Excess: kept.Probe.Excess}
+	}
+	if kept.Evidence != nil && m.flag.Guard() == nil {
+		err := m.flag.ResumeGuard(now, &c, kept.Evidence)
+		e.keepGuard(now, def.Name, func(p *guardProgress) {
+			if p.Evidence, p.Running = nil, true; err != nil {
+				p.Trial++
+				c.Trial = min(p.Trial, mostTrials)
+			}
+		})
 	}
 	m.epoch.Store(m.flag.ConfigureGuard(now, &c, guardKey(r, i)))
 }
@@ -132,6 +147,7 @@ func guardConfig(g evaluator.Guard) monitors.GuardConfig {
 	c := monitors.GuardConfig{
 		FalseAlarm: g.FalseAlarm, Settle: g.Settle, UserEpoch: g.UserEpoch, MinUsers: g.MinUsers,
 		Errors: g.Errors != nil, Latency: g.Latency != nil,
+		WarmUp: evaluator.DefaultGuard().Latency.WarmUp, // a cold canary may take its time even where latency is not compared
 	}
 	if g.Errors != nil {
 		c.TolerateRatio, c.Tolerate = g.Errors.TolerateRatio, g.Errors.Tolerate
@@ -151,12 +167,8 @@ func guardConfig(g evaluator.Guard) monitors.GuardConfig {
 // resumeGuard goes on with what is kept of a guard, once a process. Evidence
 // that was lost with a process has spent its part of the bound: the next detector
 // takes a smaller one.
-func (e *engine) resumeGuard(m *monitors.Flag, g *guardProgress) {
-	switch {
-	case g == nil:
-	case g.Evidence != nil:
-		m.ResumeGuard(g.Evidence)
-	case g.Running:
+func resumeGuard(g *guardProgress) {
+	if g != nil && g.Running {
 		g.Trial++
 		g.Running = false
 	}
@@ -174,7 +186,9 @@ func (e *engine) tickGuard(now time.Time, m *monitors.Flag) {
 	}
 	switch v := g.Tick(now); v.Kind {
 	case monitors.Trip:
-		e.trip(m, g.Evidence(now))
+		if m.Disarm() { // else a threshold was quicker
+			e.trip(m, g.Evidence(now))
+		}
 	case monitors.Recovered:
 		e.recovered(now, m, g)
 	case monitors.Hold:
@@ -186,12 +200,15 @@ func (e *engine) tickGuard(now time.Time, m *monitors.Flag) {
 func (e *engine) saveGuards(now time.Time) {
 	for _, m := range e.allMonitors() {
 		g := m.Guard()
-		if g == nil {
-			continue
+		var saved *monitors.SavedGuard
+		if g != nil && !m.Disarmed() {
+			saved = g.Save()
 		}
-		saved := g.Save()
 		if saved == nil {
-			continue // tripped, and kept as such
+			if e.guardOf(m.Name()).Running { // it is gone in good order, too
+				e.keepGuard(now, m.Name(), func(p *guardProgress) { p.Running = false })
+			}
+			continue
 		}
 		text, err := json.Marshal(saved)
 		if err != nil {
@@ -251,7 +268,7 @@ func (e *engine) tickCoolDowns(now time.Time, l listener) {
 	e.edited = nil
 	e.mu.Unlock()
 	for _, name := range edited {
-		_ = e.reset(name, "guard", "its definition was edited, and guard.rearm is edit")
+		e.resetNow(now, name, "guard", "its definition was edited, and guard.rearm is edit")
 	}
 	for _, name := range due {
 		e.tryAgain(now, l, name)
@@ -269,6 +286,9 @@ func (e *engine) tryAgain(now time.Time, l listener, name string) {
 		}
 		return
 	}
+	if e.store.Flag(name).Override.Kind == state.Disabled {
+		return // when somebody lets it
+	}
 	last := trips[len(trips)-1]
 	p := &probe{Since: now, Test: last.Test, Excess: usualExcess, Share: share}
 	var evidence monitors.Evidence
@@ -276,6 +296,9 @@ func (e *engine) tryAgain(now time.Time, l listener, name string) {
 		if ofCanary, ofControl := evidence.Rates(); ofCanary > ofControl {
 			p.Excess = (ofCanary - ofControl) / 2
 		}
+	}
+	if def := l.flag(name); p.Test == monitors.TestPerformance && def != nil && def.Guard.Latency != nil {
+		p.Test = monitors.TestLatency // what proves that it is no slower
 	}
 	e.keepGuard(now, name, func(g *guardProgress) { g.Probe, g.Retry, g.Running, g.Evidence = p, nil, false, nil })
 	reason := fmt.Sprintf("half-open: on for %s %% after its cool-down; back in full on proof that it is no worse", percent(share.Percent()))
@@ -304,11 +327,25 @@ func (e *engine) recovered(now time.Time, m *monitors.Flag, g *monitors.Guard) {
 
 // held tells that a canary keeps its share for a reason, at most once a minute.
 func (e *engine) held(now time.Time, m *monitors.Flag, reason string, g *monitors.Guard) {
+	if reason == monitors.HoldWarmUp || reason == monitors.HoldSilence {
+		return
+	}
 	e.mu.Lock()
-	last := e.holds[m.Name()]
-	e.holds[m.Name()] = hold{reason, now}
+	h := e.holds[m.Name()]
+	if h == nil {
+		h = &hold{told: map[string]time.Time{}}
+		e.holds[m.Name()] = h
+	}
+	if h.reason != reason || now.Sub(h.last) > holdStands {
+		h.reason, h.since = reason, now
+	}
+	h.last = now
+	fresh := now.Sub(h.since) >= holdStands && now.Sub(h.told[reason]) >= holdQuiet
+	if now.Sub(h.since) >= holdStands {
+		h.told[reason] = now
+	}
 	e.mu.Unlock()
-	if reason == monitors.HoldWarmUp || reason == monitors.HoldSilence || last.reason == reason && now.Sub(last.at) < holdQuiet {
+	if !fresh {
 		return
 	}
 	s := g.Status(now)
@@ -316,11 +353,14 @@ func (e *engine) held(now time.Time, m *monitors.Flag, reason string, g *monitor
 	e.tell(news{Event: eventHeld, At: now, Flag: m.Name(), By: "guard", Reason: reason, Data: map[string]any{"canary": s.Canary, "control": s.Control, "log_e": s.LogE}})
 }
 
-// hold is the last reason for which a canary was held, and when that was so.
+// hold is the last reason for which a canary was held.
 type hold struct {
-	reason string
-	at     time.Time
+	reason      string
+	since, last time.Time
+	told        map[string]time.Time // by reason: when it was last so, once it was told
 }
 
-// holdQuiet is for how long a reason must not have held for it to be news again.
-const holdQuiet = time.Minute
+const (
+	holdStands = 3 * time.Second  // a reason must hold so long to be news
+	holdQuiet  = 10 * time.Minute // and must not have held for so long before
+)

@@ -162,6 +162,7 @@ func (o *observer) count(now time.Time) {
 		}
 	})
 	if o.only < 0 {
+		defer func() { o.rq.done = true }() // what is decided from here on is no exposure
 		o.rq.countBulk(&o.result)
 		o.rq.ticket.End(now, &o.result)
 	}

@@ -183,7 +183,8 @@ func (rq *request) exposureOf(i int) *exposure {
 
 // follow returns flag i's own exposure, taking it out of the bulk if need be;
 // nil when the request's outcome is known already.
-func (rq *request) follow(i int) *exposure {
+func (rq *request) follow(i int) (x *exposure) {
+	defer rq.app.survive("following a request")
 	if rq.done {
 		return nil
 	}
@@ -358,6 +359,7 @@ func (l logged) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 // unavailable counts the canary of flag i as failed although somebody else
 // serves the request.
 func (rq *request) unavailable(i int) {
+	defer rq.app.survive("counting a canary that is not there")
 	x := rq.follow(i)
 	if x == nil || x.outcome != nil {
 		return

@@ -48,7 +48,7 @@ func (p *Program) With(states map[string]State) *Ruleset {
 		switch {
 		case s.Override == Disabled:
 			f.gate = f.off(ReasonDisabled, "override")
-		case s.Tripped != "" && !s.Probing:
+		case s.Tripped != "" && !(s.Probing && f.def.Guard.Enabled):
 			f.gate = f.off(ReasonDisabled, "tripped:"+s.Tripped)
 		case !f.def.Active && s.Override != Enabled:
 			f.gate = f.off(ReasonDisabled, "inactive")
@@ -70,8 +70,12 @@ func (p *Program) With(states map[string]State) *Ruleset {
 		default:
 			hasShare = false
 		}
-		if s.Probing { // only by the split
-			f.users, f.rules = nil, nil
+		if s.Probing { // on for nobody but by the split, and never for more than the definition lets in
+			f.users = nil
+			f.rules = slices.DeleteFunc(slices.Clone(f.rules), func(r rule) bool { return f.servesOn(r.weights) })
+			if f.def.Percentage != nil && *f.def.Percentage < Share(f.threshold) {
+				f.threshold = int64(*f.def.Percentage)
+			}
 		}
 		f.usersOnly = f.def.Users != nil && !hasShare && len(f.rules) == 0 && len(f.conditions) == 0 && !f.betaProgram
 		if name := f.def.FallbackFor; name != "" && states[name].Tripped == "" {

@@ -31,6 +31,9 @@ func (g *Guard) Absorb(epoch int64, over time.Time, requests []Seen) {
 // Absorb has the flag's guard judge requests that somebody else has followed; see
 // [Guard.Absorb]. The guard is made if there is none.
 func (f *Flag) Absorb(now time.Time, epoch int64, over time.Time, requests []Seen) {
+	if f.Disarmed() {
+		return
+	}
 	g := f.Guard()
 	if g == nil {
 		if g = f.guarding.begin(now); g == nil {

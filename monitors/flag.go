@@ -127,8 +127,9 @@ func (f *Flag) Arm(now time.Time) {
 	f.guarding.forget()
 }
 
-// Disarm stops verdicts until the next Arm: the flag is tripped.
-func (f *Flag) Disarm() { f.current.Load().done.Store(true) }
+// Disarm stops verdicts until the next Arm: the flag is tripped. It returns false
+// when they had stopped before.
+func (f *Flag) Disarm() bool { return f.current.Load().done.CompareAndSwap(false, true) }
 
 // Disarmed tells whether that is so.
 func (f *Flag) Disarmed() bool { return f.current.Load().done.Load() }

@@ -218,26 +218,24 @@ func (g *Guard) Tick(now time.Time) Verdict {
 	}
 	limit := g.limit(now)
 	blocks, _ := g.log.Blocks()
-	closed := 0
 	for _, b := range blocks {
 		if !b.Done() && now.Sub(b.Over) < limit {
 			break
 		}
-		note := g.blocks[closed]
-		closed++
+		note := g.blocks[0]
 		g.requests = g.requests[:0]
 		b.Each(0, func(what *guarded, s Seen) {
 			s.Canary, s.User = what.canary, what.user
 			g.requests = append(g.requests, s)
 		})
+		g.log.Drop(1) // first: what panics is not judged again and again
+		g.blocks = g.blocks[1:]
 		g.close(b.Over, note, g.requests)
 		if g.trips() {
 			g.tripped = g.leading()
 			break
 		}
 	}
-	g.log.Drop(closed)
-	g.blocks = g.blocks[closed:]
 	if second := int64(now.Sub(g.begun) / time.Second); second != g.second {
 		g.second = second
 		g.everySecond(now)

@@ -249,7 +249,7 @@ func mix(n uint64) uint64 { s := splitMix(n); return s.next() }
 func TestGuardRecovery(t *testing.T) {
 	play := func(failing float64) (Verdict, int) {
 		c := defaultGuard()
-		c.Recovery = Recovery{Test: TestErrors, Excess: 0.2}
+		c.Recovery, c.WarmUp = Recovery{Test: TestErrors, Excess: 0.2}, time.Second
 		g := NewGuard(epoch, c)
 		rng := rand.New(rand.NewPCG(1, 1))
 		for tick := range 6000 {

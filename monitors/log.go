@@ -76,7 +76,6 @@ func (l *Log[T]) Enter(what T) LogTicket[T] {
 		case n >= logSealed:
 			continue
 		case n > logMost:
-			b.ended.Add(1)
 			return LogTicket[T]{}
 		}
 		r := b.record(n-1, true)
@@ -141,7 +140,7 @@ func (t *LogTicket[T]) End(now time.Time, o *Outcome) {
 	}
 	r.state.Store(recordEnded + uint32(o.Class))
 	t.block.ended.Add(1) // the last: now the block may be judged
-	t.record = nil
+	t.block, t.record = nil, nil
 }
 
 // Used tells whether anything has arrived since the last block was sealed.

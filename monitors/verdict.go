@@ -33,7 +33,7 @@ func (g *Guard) verdict(now time.Time) Verdict {
 	switch {
 	case g.tripped != "":
 		return Verdict{Kind: Trip, Test: g.tripped}
-	case g.recovery.proved() && g.users[canary] > float64(g.config.MinUsers)-0.5:
+	case g.recovery.proved() && g.users[canary] > float64(g.config.MinUsers)-0.5 && g.warm(canary, now) && g.watch.reason == "":
 		return Verdict{Kind: Recovered}
 	case g.watch.reason != "":
 		return Verdict{Kind: Hold, Reason: g.watch.reason}
@@ -226,7 +226,8 @@ func (h *holding) dropping(now time.Time) bool {
 	}
 	h.late = late
 	if h.wanted > 0 { // until it is back
-		if want := h.wanted * all; want >= 20 && float64(late[canary]) > backAgain*want || now.Sub(h.dropped) >= longDrop {
+		// Of silence nobody can say that it is the canary's.
+		if want := h.wanted * all; want < 20 || float64(late[canary]) > backAgain*want || now.Sub(h.dropped) >= longDrop {
 			h.wanted = 0
 		}
 		return h.wanted > 0
@@ -345,7 +346,7 @@ func (g *Guard) Evidence(now time.Time) *Evidence {
 		fmt.Fprintf(&b, ", %d different %s", n, plural(n, "user", "users"))
 	}
 	if test == TestTraffic {
-		e.Limit, e.Found = 100*(1-stillThere), 100*(1-float64(judged.N1)/(g.watch.wanted*float64(judged.N1+judged.N0)))
+		e.Limit, e.Found = 100*(1-stillThere), 100*(1-float64(judged.N1)/max(g.watch.wanted*float64(judged.N1+judged.N0), 1))
 		e.Summary = b.String()
 		return e
 	}

@@ -15,9 +15,8 @@ type guarding struct {
 	config atomic.Pointer[GuardConfig] // nil: turned off
 	epoch  atomic.Int64
 
-	mu    sync.Mutex
-	key   string // of the definition and the percentage in force
-	saved json.RawMessage
+	mu  sync.Mutex
+	key string // of the definition and the percentage in force
 }
 
 // ConfigureGuard puts a guard's configuration in force; nil turns it off. key
@@ -32,7 +31,7 @@ func (f *Flag) ConfigureGuard(now time.Time, c *GuardConfig, key string) int64 {
 	case c == nil:
 		w.config.Store(nil)
 		w.guard.Store(nil)
-	case old == nil || !c.same(old):
+	case old == nil || !c.same(old) || c.Trial != old.Trial:
 		w.config.Store(c)
 		w.guard.Store(nil)
 	}
@@ -60,28 +59,39 @@ func (f *Flag) GuardEpoch(key string) int64 {
 }
 
 // same tells whether evidence found under one configuration counts under the
-// other: all is the same but the share, which epochs keep apart.
+// other: all is the same but the share, which epochs keep apart, and the trial.
 func (c *GuardConfig) same(o *GuardConfig) bool {
 	a, b := *c, *o
 	a.Share, b.Share = 0, 0
+	a.Trial, b.Trial = 0, 0
 	return a == b
 }
 
 // Guard returns the flag's guard; nil while there is none.
 func (f *Flag) Guard() *Guard { return f.guarding.guard.Load() }
 
-// ResumeGuard has the flag's guard go on with saved evidence, when it is made.
-func (f *Flag) ResumeGuard(saved json.RawMessage) {
-	f.guarding.mu.Lock()
-	defer f.guarding.mu.Unlock()
-	f.guarding.saved = saved
+// ResumeGuard has the flag's guard go on, from now, with saved evidence. An error
+// tells that it cannot: what was found has spent its part of the bound.
+func (f *Flag) ResumeGuard(now time.Time, c *GuardConfig, saved json.RawMessage) error {
+	g, err := RestoreGuard(now, *c, saved)
+	if err != nil {
+		return err
+	}
+	w := &f.guarding
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.config.Store(c)
+	g.epoch.Store(w.epoch.Load())
+	w.guard.Store(g)
+	return nil
 }
 
 // forget drops the guard with its evidence: the next request begins a new one.
 func (w *guarding) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.saved = nil
+	w.key = ""
+	w.epoch.Add(1) // requests under way belong to what is over
 	w.guard.Store(nil)
 }
 
@@ -107,19 +117,7 @@ func (w *guarding) begin(now time.Time) *Guard {
 	if c == nil {
 		return nil
 	}
-	var g *Guard
-	if w.saved != nil {
-		var err error
-		if g, err = RestoreGuard(now, *c, w.saved); err != nil {
-			next := *c
-			next.Trial++ // what was found has spent its part of the bound
-			g = NewGuard(now, next)
-		}
-		w.saved = nil
-	}
-	if g == nil {
-		g = NewGuard(now, *c)
-	}
+	g := NewGuard(now, *c)
 	g.epoch.Store(w.epoch.Load())
 	w.guard.Store(g)
 	return g

@@ -378,7 +378,7 @@ func TestGuardRecoversByProof(t *testing.T) {
 		}
 		return broken.Load()
 	})
-	c := start(t, canarySite, `{"new_ui": {"active": true, "percentage_rollout": 50, "users": ["staff"], "guard": {"cool_down": "1s"}}}`,
+	c := start(t, canarySite, `{"new_ui": {"active": true, "percentage_rollout": 50, "users": ["staff"], "guard": {"cool_down": "1s", "latency": {"warm_up": "1s"}}}}`,
 		map[string]string{"NEW": host(canary), "OLD": host(upstream(t, "old", nil))})
 	var few, many []string // whom half a per cent and half of all are on for
 	for i := 0; len(few) < 20 || len(many) < 50; i++ {
