@@ -117,7 +117,7 @@ func runShow(c *cobra.Command, args []string) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	if g := f.Guard.Test; g != nil && len(f.State.Trips) == 0 || g != nil && f.State.HalfOpen != nil {
+	if g := f.Guard.Test; g != nil && (len(f.State.Trips) == 0 || f.State.HalfOpen != nil) {
 		showGuard(g)
 	}
 	fmt.Printf("since it was armed at %s: canary %d requests, %d errors, %d slow\n",

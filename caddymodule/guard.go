@@ -325,7 +325,8 @@ func (e *engine) recovered(now time.Time, m *monitors.Flag, g *monitors.Guard) {
 	e.tell(news{Event: eventReset, At: now, Flag: m.Name(), By: "guard", Reason: reason})
 }
 
-// held tells that a canary keeps its share for a reason, at most once a minute.
+// held tells that a canary keeps its share for a reason that has stood for a
+// moment, and not again while it comes and goes.
 func (e *engine) held(now time.Time, m *monitors.Flag, reason string, g *monitors.Guard) {
 	if reason == monitors.HoldWarmUp || reason == monitors.HoldSilence {
 		return

@@ -38,7 +38,7 @@ func (a *App) tell(n news) {
 		}
 	case eventHeld:
 		level, message = zapcore.WarnLevel, "feature flag held: the canary keeps its share"
-		fields = append(fields, zap.Any("figures", n.Data))
+		fields = append(fields, zap.Any("figures", n.Data), zap.String("to_see_more", "caddy feature-flags show "+n.Flag))
 	case eventReloadFailed:
 		level, message = zapcore.ErrorLevel, "feature flag definitions not taken: the last good ones stay in force"
 	case eventReloaded:

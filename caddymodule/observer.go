@@ -134,7 +134,6 @@ func (o *observer) serve(r *http.Request, next caddyhttp.Handler) (err error) {
 func (o *observer) end(r *http.Request, err error, panicked any) {
 	defer o.rq.app.survive("recording an outcome")
 	if o.counted {
-		o.rq.done = o.rq.done || o.only < 0
 		return
 	}
 	now := time.Now()
@@ -144,7 +143,6 @@ func (o *observer) end(r *http.Request, err error, panicked any) {
 		o.result.RequestID = o.rq.id()
 	}
 	o.count(now)
-	o.rq.done = o.rq.done || o.only < 0
 }
 
 // count tells the monitors the result.
@@ -162,9 +160,9 @@ func (o *observer) count(now time.Time) {
 		}
 	})
 	if o.only < 0 {
-		defer func() { o.rq.done = true }() // what is decided from here on is no exposure
 		o.rq.countBulk(&o.result)
 		o.rq.ticket.End(now, &o.result)
+		o.rq.done = true // what is decided from here on is no exposure
 	}
 }
 

@@ -100,13 +100,12 @@ func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
 		s.flags = r.names
 	}
 	for _, name := range s.flags {
-		i := r.Index(name)
+		i, alone := r.Index(name), false
 		if i >= 0 {
 			s.place[i] = int32(len(s.told))
 			// A flag that splits by another attribute has other users.
 			m := &r.monitors[i]
-			s.alone = append(s.alone, m.watched || m.guarded && !slices.Contains([]string{"", evaluator.UserID}, r.Definition(i).HashBy))
-			if s.alone[len(s.alone)-1] {
+			if alone = m.watched || m.guarded && !slices.Contains([]string{"", evaluator.UserID}, r.Definition(i).HashBy); alone {
 				s.watched++
 			} else {
 				s.counted = append(s.counted, counted{s.place[i], m.first})
@@ -115,9 +114,7 @@ func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
 				}
 			}
 		}
-		if i < 0 {
-			s.alone = append(s.alone, false)
-		}
+		s.alone = append(s.alone, alone)
 		s.told = append(s.told, i)
 		if h.Headers.Mode != "list" {
 			s.names = append(s.names, http.CanonicalHeaderKey(h.Headers.Name+evaluator.HeaderName(name)))

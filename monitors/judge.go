@@ -131,14 +131,15 @@ func (j *judge) evidence() evidence {
 	if j.arrivals != nil {
 		e.arrivals, e.engagement = j.arrivals.logE, j.engagement.logE
 	}
-	w := e.weighed()
-	e.served = logAddExp(w[0], w[1])
-	e.whole = logAddExp(e.served, logAddExp(w[2], w[3]))
+	all := [...]float64{e.errors, e.latency, e.arrivals, e.engagement}
+	e.served, e.whole = combine(all[:2], testWeights[:2]), combine(all[:], testWeights[:])
 	return e
 }
 
 // tests are the names, in the order of weighed.
 var tests = [...]string{TestErrors, TestLatency, TestArrivals, TestEngagement}
+
+var testWeights = [...]float64{weightErrors, weightLatency, weightArrivals, weightEngagement}
 
 var logWeights = [...]float64{math.Log(weightErrors), math.Log(weightLatency), math.Log(weightArrivals), math.Log(weightEngagement)}
 

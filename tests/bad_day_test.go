@@ -27,20 +27,7 @@ const processCaddyfile = `{
 	}
 }
 SITE {
-	feature_flags {
-		context {
-			user_id header X-User-ID
-		}
-	}
-	feature_route new_ui {
-		on {
-			reverse_proxy NEW
-		}
-		off {
-			reverse_proxy OLD
-		}
-	}
-}
+` + twoWays + `}
 `
 
 const oneFlag = `{"new_ui": {"active": true, "users": ["alice"], "percentage_rollout": 0, "error_threshold": 2}}`

@@ -24,17 +24,19 @@ func answersGRPC(t *testing.T, answer http.HandlerFunc) *httptest.Server {
 	return s
 }
 
+// announced answers with a gRPC status in an announced trailer.
+func announced(code string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		_, _ = w.Write([]byte{0, 0, 0, 0, 0})
+		w.Header().Set("Grpc-Status", code)
+	}
+}
+
 // gRPC says how it went in trailers, or in the headers of an answer that is
 // nothing else, under status 200.
 func TestOutcomeOfGRPC(t *testing.T) {
-	announced := func(code string) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "application/grpc")
-			w.Header().Set("Trailer", "Grpc-Status")
-			_, _ = w.Write([]byte{0, 0, 0, 0, 0})
-			w.Header().Set("Grpc-Status", code)
-		}
-	}
 	late := func(code string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "application/grpc+proto")

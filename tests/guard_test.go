@@ -64,14 +64,6 @@ func canaryBecomes(bad http.HandlerFunc) func(canary, onset bool) http.HandlerFu
 }
 
 func rehearsals() []rehearsal {
-	grpc := func(code string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/grpc")
-			w.Header().Set("Trailer", "Grpc-Status")
-			_, _ = w.Write([]byte{0, 0, 0, 0, 0})
-			w.Header().Set("Grpc-Status", code)
-		}
-	}
 	return []rehearsal{
 		{name: "S01 the canary answers 5xx to everything", flag: "s01", version: canaryBecomes(fails), trips: true, failures: 14, within: 1500 * time.Millisecond},
 		{name: "S22 the same with a canary of 1 %", flag: "s22", share: 1, rate: 300, version: canaryBecomes(fails), trips: true, failures: 8, within: 8 * time.Second},
@@ -89,10 +81,10 @@ func rehearsals() []rehearsal {
 					if rand.Float64() < 0.2 {
 						code = "13"
 					}
-					grpc(code)(w, r)
+					announced(code)(w, r)
 				}
 			}
-			return grpc("0")
+			return announced("0")
 		}, trips: true, within: 10 * time.Second},
 		{name: "S11 a shared outage", flag: "s11", version: func(_, onset bool) http.HandlerFunc {
 			if onset {
@@ -496,20 +488,7 @@ func TestGuardIsTold(t *testing.T) {
 		return broken.Load()
 	})
 	c := serve(t, site+`
-	feature_flags {
-		context {
-			user_id header X-User-ID
-		}
-	}
-	feature_route new_ui {
-		on {
-			reverse_proxy NEW
-		}
-		off {
-			reverse_proxy OLD
-		}
-	}
-}
+`+twoWays+`}
 `, `{"new_ui": {"active": true, "percentage_rollout": 25, "guard": {"cool_down": "1h"}}}`,
 		map[string]string{"NEW": host(canary), "OLD": host(upstream(t, "old", nil))})
 	i := 0

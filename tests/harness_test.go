@@ -103,6 +103,23 @@ const global = `{
 }
 `
 
+// twoWays is the inside of a site that goes to NEW while new_ui is on and to OLD
+// while it is off; who asks is in a header.
+const twoWays = `	feature_flags {
+		context {
+			user_id header X-User-ID
+		}
+	}
+	feature_route new_ui {
+		on {
+			reverse_proxy NEW
+		}
+		off {
+			reverse_proxy OLD
+		}
+	}
+`
+
 // load (re)loads the Caddyfile.
 func (c *instance) load() error {
 	text := c.text

@@ -134,20 +134,7 @@ SITE {
 		output file LOG
 		format json
 	}
-	feature_flags {
-		context {
-			user_id header X-User-ID
-		}
-	}
-	feature_route new_ui {
-		on {
-			reverse_proxy NEW
-		}
-		off {
-			reverse_proxy OLD
-		}
-	}
-}
+`+twoWays+`}
 `, `{"new_ui": {"active": true, "percentage_rollout": 20, "guard": false}}`,
 		map[string]string{"NEW": host(canary), "OLD": host(upstream(t, "old", nil)), "LOG": filepath.Join(t.TempDir(), "access.log")})
 	text, err := os.ReadFile(p.file)
