@@ -101,7 +101,7 @@ func (l *bulkLog) read(b *monitors.LogBlock[told], f loggedFlag) []monitors.Seen
 	l.seen = l.seen[:0]
 	b.Each(f.flag, func(what *told, s monitors.Seen) {
 		code := int(what.set.codes[f.place])
-		if code%len(evaluator.Reasons) != splitIndex {
+		if code%len(evaluator.Reasons) != splitIndex || what.set.apart != nil && what.set.apart[f.place] {
 			return
 		}
 		s.Canary, s.User = code/len(evaluator.Reasons) != f.off, what.user

@@ -124,9 +124,6 @@ func (e *engine) configureGuard(now time.Time, r *rules, i int) {
 	kept := e.guardOf(def.Name)
 	c := guardConfig(def.Guard)
 	c.Share, c.Trial = r.CanaryShare(i), min(kept.Trial, mostTrials)
-	if def.Exclusive != "" {
-		c.Share = 0 // others of the group win some of the canary: nobody knows how many
-	}
 	if kept.Probe != nil && r.State(i).Probing {
 		c.Recovery = monitors.Recovery{Test: kept.Probe.Test, Excess: kept.Probe.Excess}
 	}

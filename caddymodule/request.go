@@ -145,10 +145,16 @@ func (rq *request) expose(i int, d *evaluator.Decision) *exposure {
 // begin follows an exposure.
 func (rq *request) begin(x *exposure) {
 	var t monitors.Ticket
-	if rq.rules.monitors[x.index].guarded && x.decision.Reason == evaluator.ReasonSplit {
+	if rq.rules.monitors[x.index].guarded && rq.compared(x.index, x.decision) {
 		t = rq.ticketOf(x.index, x.decision.Enabled)
 	}
 	x.Follow(rq.arrival, t)
+}
+
+// compared tells whether the request is of the canary or of the control of flag i:
+// the split decided, and no other flag of its group would have won all the same.
+func (rq *request) compared(i int, d *evaluator.Decision) bool {
+	return d.Reason == evaluator.ReasonSplit && (d.Enabled || rq.eval.Contends(i))
 }
 
 // beginAll follows what the request is an exposure of by now.
@@ -307,7 +313,7 @@ func (rq *request) placeholder(key string) (value any, known bool) {
 func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	for k := range rq.exposures {
 		x := &rq.exposures[k]
-		if err := enc.AddObject(x.decision.Flag, logged{x.decision, x.outcome}); err != nil {
+		if err := enc.AddObject(x.decision.Flag, logged{rq, x.index, x.decision, x.outcome}); err != nil {
 			return err
 		}
 	}
@@ -324,7 +330,7 @@ func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 			continue
 		}
 		d := rq.eval.Decide(i)
-		if err := enc.AddObject(d.Flag, logged{d, outcome}); err != nil {
+		if err := enc.AddObject(d.Flag, logged{rq, i, d, outcome}); err != nil {
 			return err
 		}
 	}
@@ -333,6 +339,8 @@ func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 
 // logged is one flag in the access log.
 type logged struct {
+	rq       *request
+	index    int
 	decision *evaluator.Decision
 	outcome  *monitors.Outcome
 }
@@ -343,6 +351,9 @@ func (l logged) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("reason", string(l.decision.Reason))
 	if l.decision.Detail != "" {
 		enc.AddString("detail", l.decision.Detail)
+	}
+	if l.decision.Reason == evaluator.ReasonSplit && !l.rq.compared(l.index, l.decision) {
+		enc.AddBool("compared", false)
 	}
 	if o := l.outcome; o != nil {
 		enc.AddString("outcome", o.Class.String())

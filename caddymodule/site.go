@@ -60,6 +60,10 @@ type decisionSet struct {
 	key   string
 	codes []uint16 // of variant and reason, see rules.code; unknownFlag
 	list  string   // the header's value in list mode
+
+	// By place: the split says off, and another flag of the group would have won
+	// all the same. nil: nowhere.
+	apart []bool
 }
 
 const unknownFlag = math.MaxUint16
@@ -193,7 +197,14 @@ func (s *siteRules) newSet(rq *request) *decisionSet {
 		if i < 0 {
 			set.codes[k] = unknownFlag
 		} else {
-			set.codes[k] = s.rules.code(rq.eval.Decide(i))
+			d := rq.eval.Decide(i)
+			set.codes[k] = s.rules.code(d)
+			if s.rules.monitors[i].guarded && d.Reason == evaluator.ReasonSplit && !rq.compared(i, d) {
+				if set.apart == nil {
+					set.apart = make([]bool, len(s.told))
+				}
+				set.apart[k] = true
+			}
 		}
 	}
 	if s.names == nil {

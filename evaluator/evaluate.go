@@ -2,6 +2,7 @@ package evaluator
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -346,6 +347,41 @@ func (e *Evaluation) exclude(f *compiled, d *Decision) *Decision {
 	return d
 }
 
+// Contends tells whether flag i has the context, or would have it had its own
+// cascade come out on: true but where another flag of its exclusive group comes
+// first. Who compares the flag's users with those whom its split leaves out may
+// take only those: the others differ in what they get whatever i's split says.
+func (e *Evaluation) Contends(i int) bool {
+	f := &e.rules.flags[i]
+	if f.group < 0 {
+		return true
+	}
+	winner := e.winner(f.group)
+	if winner < 0 || winner == i {
+		return true
+	}
+	trace := e.trace
+	e.trace = nil
+	w := &e.rules.flags[winner]
+	own, other := e.alone(f), e.alone(w)
+	e.trace = trace
+	if own.Enabled || w.lists(other) {
+		return false
+	}
+	return e.rank(f) < e.rank(w)
+}
+
+// rank is the flag's place in the order of its group, for the context.
+func (e *Evaluation) rank(f *compiled) int64 {
+	g := &e.rules.groups[f.group]
+	return bucket(e.bucketKey(f), g.name, g.purposes[slices.Index(g.members, f.index)])
+}
+
+// lists tells whether d comes from the flag's list of users.
+func (f *compiled) lists(d *Decision) bool {
+	return f.user != nil && d.Reason == ReasonTargetingMatch && d.Detail == "user"
+}
+
 // winner finds the one flag of the group that the context gets: one that lists
 // the user before all others, else the first in an order that is hashed for
 // each key, so that members share their common users evenly.
@@ -367,7 +403,7 @@ func (e *Evaluation) winner(g int) int {
 		if !d.Enabled {
 			continue
 		}
-		listed := f.user != nil && d.Reason == ReasonTargetingMatch && d.Detail == "user"
+		listed := f.lists(d)
 		rank := bucket(e.bucketKey(f), group.name, group.purposes[k])
 		if winner < 0 || listed && !bestListed || listed == bestListed && rank < best {
 			winner, best, bestListed = m, rank, listed

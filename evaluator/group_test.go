@@ -167,3 +167,53 @@ func TestGroupAtItsLimit(t *testing.T) {
 		t.Errorf("%d of %d flags are ever on", len(seen), maxExclusive)
 	}
 }
+
+// Whoever compares a flag of a group with those whom its split leaves out must
+// take people whom another flag does not have anyway.
+func TestContends(t *testing.T) {
+	r := compileText(t, `{
+		"a": {"active": true, "exclusive": "banner", "percentage_rollout": 20},
+		"b": {"active": true, "exclusive": "banner", "regions": ["RO"]},
+		"c": {"active": true, "exclusive": "banner", "users": ["ana"], "percentage_rollout": 50},
+		"free": {"active": true, "percentage_rollout": 50}
+	}`).With(nil)
+	now := time.Now()
+	var e Evaluation
+	for _, region := range []string{"RO", "US"} {
+		const users = 60_000
+		compared, canary := 0, 0
+		for k := range users {
+			c := &Context{}
+			c.Set(UserID, String("u"+strconv.Itoa(k)))
+			c.Set("region", String(region))
+			e.Reset(r, c, now)
+			d := e.Decide(0)
+			contends := e.Contends(0)
+			if d.Enabled && !contends {
+				t.Fatalf("user %d has the flag and does not contend for it", k)
+			}
+			if d.Detail != "" && strings.HasPrefix(d.Detail, "exclusive:") && contends {
+				t.Fatalf("user %d is %s and contends", k, summary(d))
+			}
+			if !e.Contends(3) {
+				t.Fatal("of no group, and does not contend")
+			}
+			if d.Reason == ReasonSplit && contends {
+				compared++
+				if d.Enabled {
+					canary++
+				}
+			}
+		}
+		// Whoever the others of the group have is missing in canary and control alike.
+		within(t, "canary in "+region, canary, compared, 0.2)
+		if region == "RO" {
+			within(t, "compared", compared, users, 0.5*0.5+0.5/3) // b has its region, c half of it
+		}
+	}
+	c := contextOf(t, "", `{"user_id": "ana"}`)
+	e.Reset(r, c, now)
+	if e.Contends(0) {
+		t.Error("ana is listed by c, and contends for a")
+	}
+}

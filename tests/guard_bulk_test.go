@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 )
 
 // Flags that an application is only told of, many at once, are guarded each on its
@@ -88,4 +90,69 @@ http://:0 {
 		t.Errorf("evidence without failing requests: %v", evidence)
 	}
 	t.Log(evidence["summary"])
+}
+
+// A flag of an exclusive group is compared among those for whom no other flag of
+// the group comes first, however it is asked for.
+func TestGuardOfExclusiveFlags(t *testing.T) {
+	const users = 500
+	definitions := `"mine": {"active": true, "percentage_rollout": 30, "exclusive": "banner"},
+		"other": {"active": true, "exclusive": "banner"}`
+	many := definitions
+	for i := range 4 {
+		many += fmt.Sprintf(`, "more_%d": {"active": true}`, i)
+	}
+	doc, err := evaluator.Decode("features.json", []byte("{"+definitions+"}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := evaluator.Compile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := program.With(nil)
+	var want [2]float64
+	var e evaluator.Evaluation
+	for k := range users {
+		c := &evaluator.Context{}
+		c.Set(evaluator.UserID, evaluator.String(fmt.Sprintf("u%d", k)))
+		e.Reset(rules, c, time.Now())
+		if d := e.Decide(0); d.Enabled {
+			want[1]++
+		} else if d.Reason == evaluator.ReasonSplit && e.Contends(0) {
+			want[0]++
+		}
+	}
+	for name, test := range map[string]struct{ features, site string }{
+		"one by one": {definitions, "headers X-Feature-"},
+		"in bulk":    {many, "headers list X-Features"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, global+`
+http://:0 {
+	bind 127.0.0.1
+	feature_flags {
+		context {
+			user_id header X-User-ID
+		}
+		`+test.site+`
+	}
+	reverse_proxy APP
+}
+`, "{"+test.features+"}", map[string]string{"APP": host(upstream(t, "app", nil))})
+			for k := range users {
+				if _, err := try(c.url(0), "X-User-ID", fmt.Sprintf("u%d", k)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, 5*time.Second, fmt.Sprintf("want %v of control and canary", want), func() bool {
+				test, ok := c.api("GET", "flags/mine", "", 200)["guard"].(map[string]any)["test"].(map[string]any)
+				if !ok {
+					return false // nobody has been judged yet
+				}
+				requests := func(cohort string) any { return test[cohort].(map[string]any)["requests"] }
+				return requests("control") == want[0] && requests("canary") == want[1]
+			})
+		})
+	}
 }

@@ -42,6 +42,7 @@ func (a AccessLog) Parse(line []byte) (q Request, err error) {
 		UserID   string          `json:"user_id"`
 		Flags    map[string]struct {
 			Variant, Reason string
+			Compared        *bool
 			Outcome         Outcome
 			FirstByte       *float64 `json:"ttfb"`
 		} `json:"feature_flags"`
@@ -50,7 +51,7 @@ func (a AccessLog) Parse(line []byte) (q Request, err error) {
 		return q, fmt.Errorf("want a JSON object: %w", err)
 	}
 	f, ok := l.Flags[a.Flag]
-	if !ok || f.Reason != "SPLIT" {
+	if !ok || f.Reason != "SPLIT" || f.Compared != nil && !*f.Compared {
 		return q, ErrOther
 	}
 	ended, err := logTime(l.TS)
