@@ -3,25 +3,24 @@ package monitors
 import (
 	"math"
 	"math/bits"
-	"sync/atomic"
 )
 
 // people is a set of users, known by a hash. It grows from a quarter of a
 // kilobyte to 18, and forgets nobody until it is cleared; of those who are not in
 // it, it takes one in fifty at most for somebody who is. The zero set is ready.
-// Safe for concurrent use but for clear.
+// Not safe for concurrent use.
 //
 // It is a Bloom filter of two bits a user that grows by filters of eight times
 // the size: Almeida, Baquero, Preguiça, Hutchison, "Scalable Bloom filters", IPL
 // 101 (2007).
 type people struct {
-	levels [3]atomic.Pointer[bitmap]
+	levels [3]*bitmap
 	small  bool // two kilobytes at most, for a thousand users
 }
 
 type bitmap struct {
-	words []atomic.Uint64
-	users atomic.Int64
+	words []uint64
+	users int64
 }
 
 const (
@@ -40,13 +39,12 @@ func (b *bitmap) places(user uint64) (first, second uint64) {
 
 func (b *bitmap) has(user uint64) bool {
 	i, j := b.places(user)
-	return b.words[i/64].Load()>>(i%64)&1 == 1 && b.words[j/64].Load()>>(j%64)&1 == 1
+	return b.words[i/64]>>(i%64)&1 == 1 && b.words[j/64]>>(j%64)&1 == 1
 }
 
 // has tells whether the user is in the set.
 func (p *people) has(user uint64) bool {
-	for i := range p.levels {
-		b := p.levels[i].Load()
+	for _, b := range p.levels {
 		if b == nil {
 			return false
 		}
@@ -67,63 +65,46 @@ func (p *people) add(user uint64) (fresh, full bool) {
 		if p.small && i == len(p.levels)-1 {
 			break
 		}
-		b := p.levels[i].Load()
+		b := p.levels[i]
 		if b == nil {
-			made := &bitmap{words: make([]atomic.Uint64, firstBits/64<<(3*i))}
-			p.levels[i].CompareAndSwap(nil, made)
-			b = p.levels[i].Load()
+			b = &bitmap{words: make([]uint64, firstBits/64<<(3*i))}
+			p.levels[i] = b
 		}
-		if b.users.Load() >= b.room() {
+		if b.users >= b.room() {
 			continue
 		}
 		x, y := b.places(user)
-		before := b.words[x/64].Or(1 << (x % 64))
-		after := b.words[y/64].Or(1 << (y % 64))
-		if before>>(x%64)&1 == 1 && after>>(y%64)&1 == 1 {
-			return false, false // somebody was quicker
-		}
-		b.users.Add(1)
+		b.words[x/64] |= 1 << (x % 64)
+		b.words[y/64] |= 1 << (y % 64)
+		b.users++
 		return true, false
 	}
 	return false, true
 }
 
-func (p *people) clear() {
-	for i := range p.levels {
-		p.levels[i].Store(nil)
-	}
-}
+func (p *people) clear() { p.levels = [3]*bitmap{} }
 
 // headcount tells about how many different users were added, to 7 % or so: fewer
 // than a few hundred nearly exactly. The zero headcount is ready. Counts merge by
-// the larger register. Safe for concurrent use but for clear.
+// the larger register. Not safe for concurrent use.
 //
 // Flajolet, Fusy, Gandouet, Meunier, "HyperLogLog", AofA 2007, with 256 registers.
 type headcount struct {
-	registers [headcountSize / 8]atomic.Uint64 // eight each
+	registers [headcountSize]uint8
 }
 
 const headcountSize = 256
 
-// add counts a user. One who was counted before costs one load.
+// add counts a user.
 func (h *headcount) add(user uint64) {
-	i := user % headcountSize
-	rank := uint64(bits.LeadingZeros64(user|0xff)) + 1
-	word, shift := &h.registers[i/8], i%8*8
-	for {
-		old := word.Load()
-		if old>>shift&0xff >= rank || word.CompareAndSwap(old, old&^(0xff<<shift)|rank<<shift) {
-			return
-		}
-	}
+	r := &h.registers[user%headcountSize]
+	*r = max(*r, uint8(bits.LeadingZeros64(user|0xff))+1)
 }
 
 func (h *headcount) count() float64 {
 	var ranks [64]int // how many registers have each
-	for i := range h.registers {
-		for w, k := h.registers[i].Load(), 0; k < 8; w, k = w>>8, k+1 {
-			ranks[w&0x3f]++
-		}
+	for _, rank := range h.registers {
+		ranks[rank]++
 	}
 	sum := 0.0
 	for rank, n := range ranks {
@@ -140,17 +121,9 @@ func (h *headcount) count() float64 {
 }
 
 func (h *headcount) merge(o *headcount) {
-	for i := range h.registers {
-		mine, theirs, both := h.registers[i].Load(), o.registers[i].Load(), uint64(0)
-		for shift := 0; shift < 64; shift += 8 {
-			both |= max(mine>>shift&0xff, theirs>>shift&0xff) << shift
-		}
-		h.registers[i].Store(both)
+	for i, rank := range o.registers {
+		h.registers[i] = max(h.registers[i], rank)
 	}
 }
 
-func (h *headcount) clear() {
-	for i := range h.registers {
-		h.registers[i].Store(0)
-	}
-}
+func (h *headcount) clear() { *h = headcount{} }

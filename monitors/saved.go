@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sync/atomic"
 	"time"
 )
 
@@ -118,9 +117,9 @@ func (g *Guard) Save() *SavedGuard {
 	if g.recovery != nil {
 		s.Proof = g.recovery.proof.save()
 	}
-	g.past[control].each(func(i int, b *atomic.Uint32) {
-		if n := b.Load(); n > 0 {
-			s.Past[i] = n
+	g.past[control].each(func(i int, b *uint32) {
+		if *b > 0 {
+			s.Past[i] = *b
 		}
 	})
 	return s
@@ -172,7 +171,7 @@ func RestoreGuard(now time.Time, c GuardConfig, text json.RawMessage) (*Guard, e
 	}
 	for i, n := range s.Past {
 		if i >= 0 && i < sketchBuckets {
-			g.past[control].chunk(i)[i%sketchChunk].Add(n)
+			*g.past[control].bucket(i) += n
 		}
 	}
 	g.limits = newSlowLimits(&g.past[control], c.TolerateSlow)

@@ -2,21 +2,19 @@ package monitors
 
 import (
 	"math/bits"
-	"sync/atomic"
 	"time"
 )
 
 // sketch is a histogram of times to the first byte in buckets that grow with the
 // time, so that a quantile is right to within sketchError of its value whatever
-// the traffic looks like. Sketches merge by addition. Adding is one atomic
-// addition; safe for concurrent use but for fade and merge. Of the range only what
-// traffic reaches takes memory.
+// the traffic looks like. Sketches merge by addition. Of the range only what
+// traffic reaches takes memory. Not safe for concurrent use.
 //
 // Masson, Rim, Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
 // relative-error guarantees", PVLDB 12 (2019), with buckets that divide each
 // octave evenly, and a fixed range.
 type sketch struct {
-	chunks [sketchOctaves + 1]atomic.Pointer[[sketchChunk]atomic.Uint32]
+	chunks [sketchOctaves + 1]*[sketchChunk]uint32
 }
 
 const (
@@ -29,24 +27,23 @@ const (
 
 // add counts one time.
 func (s *sketch) add(d time.Duration) {
-	i := sketchBucket(d)
-	s.chunk(i)[i%sketchChunk].Add(1)
+	*s.bucket(sketchBucket(d))++
 }
 
-// chunk returns the part that holds bucket i, making it on first use.
-func (s *sketch) chunk(i int) *[sketchChunk]atomic.Uint32 {
-	place := &s.chunks[i/sketchChunk]
-	if c := place.Load(); c != nil {
-		return c
+// bucket returns bucket i, making its part of the sketch on first use.
+func (s *sketch) bucket(i int) *uint32 {
+	c := s.chunks[i/sketchChunk]
+	if c == nil {
+		c = new([sketchChunk]uint32)
+		s.chunks[i/sketchChunk] = c
 	}
-	place.CompareAndSwap(nil, new([sketchChunk]atomic.Uint32))
-	return place.Load()
+	return &c[i%sketchChunk]
 }
 
 // each calls f for every bucket that may have counts, in ascending order.
-func (s *sketch) each(f func(i int, bucket *atomic.Uint32)) {
-	for k := range s.chunks {
-		if c := s.chunks[k].Load(); c != nil {
+func (s *sketch) each(f func(i int, bucket *uint32)) {
+	for k, c := range s.chunks {
+		if c != nil {
 			for i := range c {
 				f(k*sketchChunk+i, &c[i])
 			}
@@ -65,7 +62,7 @@ func sketchBucket(d time.Duration) int {
 
 // count returns how many times are in the sketch.
 func (s *sketch) count() (n uint64) {
-	s.each(func(_ int, b *atomic.Uint32) { n += uint64(b.Load()) })
+	s.each(func(_ int, b *uint32) { n += uint64(*b) })
 	return n
 }
 
@@ -77,8 +74,8 @@ func (s *sketch) quantile(q float64) time.Duration {
 		return 0
 	}
 	rank, below, found := q*float64(total-1), uint64(0), -1
-	s.each(func(i int, b *atomic.Uint32) {
-		if below += uint64(b.Load()); found < 0 && float64(below) > rank {
+	s.each(func(i int, b *uint32) {
+		if below += uint64(*b); found < 0 && float64(below) > rank {
 			found = i
 		}
 	})
@@ -100,18 +97,14 @@ func sketchValue(i int) time.Duration {
 
 // merge adds another sketch's counts.
 func (s *sketch) merge(o *sketch) {
-	o.each(func(i int, b *atomic.Uint32) {
-		if n := b.Load(); n > 0 {
-			s.chunk(i)[i%sketchChunk].Add(n)
+	o.each(func(i int, b *uint32) {
+		if *b > 0 {
+			*s.bucket(i) += *b
 		}
 	})
 }
 
 // fade halves all counts, rounding up one by one so that rare ones last.
 func (s *sketch) fade() {
-	s.each(func(_ int, b *atomic.Uint32) {
-		if n := b.Load(); n > 1 {
-			b.Add(^(n/2 - 1)) // minus n/2
-		}
-	})
+	s.each(func(_ int, b *uint32) { *b -= *b / 2 })
 }

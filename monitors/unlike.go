@@ -2,24 +2,22 @@ package monitors
 
 import (
 	"math"
-	"sync/atomic"
 	"time"
 )
 
 // unlike measures how much the users of a service differ in how quickly they are
 // served, and so how far two cohorts may lie apart by the mere choice of users:
-// some sit far away, or own a thousand orders. Safe for concurrent use but for
-// tolerance and renew.
+// some sit far away, or own a thousand orders. Not safe for concurrent use.
 type unlike struct {
-	sample atomic.Pointer[[sampledUsers]sampledUser] // of the control; nil until it has answered
-	load   atomic.Pointer[[loadCounters]atomic.Int32]
+	sample *[sampledUsers]sampledUser // of the control; nil until it has answered
+	load   *[loadCounters]int32
 }
 
 // sampledUser is one of a bounded sample: the first one whose hash falls here.
 // Logarithms of times are counted in 1/1024.
 type sampledUser struct {
-	hash            atomic.Uint64
-	n, sum, squares atomic.Int64
+	hash            uint64
+	n, sum, squares int64
 }
 
 const (
@@ -34,33 +32,32 @@ const (
 
 // answered notes how long a user of the control has waited.
 func (u *unlike) answered(user uint64, wait time.Duration) {
-	sample := u.sample.Load()
-	if sample == nil {
-		u.sample.CompareAndSwap(nil, new([sampledUsers]sampledUser))
-		sample = u.sample.Load()
+	if u.sample == nil {
+		u.sample = new([sampledUsers]sampledUser)
 	}
-	s := &sample[user%sampledUsers]
-	if h := s.hash.Load(); h != user && (h != 0 || !s.hash.CompareAndSwap(0, user)) {
+	s := &u.sample[user%sampledUsers]
+	if s.hash == 0 {
+		s.hash = user
+	}
+	if s.hash != user {
 		return
 	}
 	x := int64(logUnit * math.Log(float64(max(wait, sketchFrom))))
-	s.n.Add(1)
-	s.sum.Add(x)
-	s.squares.Add(x * x)
+	s.n++
+	s.sum += x
+	s.squares += x * x
 }
 
 // served notes a request of a user of the canary.
 func (u *unlike) served(user uint64) {
-	load := u.load.Load()
-	if load == nil {
-		u.load.CompareAndSwap(nil, new([loadCounters]atomic.Int32))
-		load = u.load.Load()
+	if u.load == nil {
+		u.load = new([loadCounters]int32)
 	}
 	sign := int32(1)
 	if user>>8&1 == 1 {
 		sign = -1
 	}
-	load[user>>16%loadCounters].Add(sign)
+	u.load[user>>16%loadCounters] += sign
 }
 
 // effective returns (Σn)²/Σn² of the canary's requests by user, for n requests in
@@ -68,14 +65,12 @@ func (u *unlike) served(user uint64) {
 // squares is estimated as by Charikar, Chen, Farach-Colton, "Finding frequent
 // items in data streams", TCS 312 (2004).
 func (u *unlike) effective(n float64) float64 {
-	load := u.load.Load()
-	if load == nil || n == 0 {
+	if u.load == nil || n == 0 {
 		return 1
 	}
 	squares := 0.0
-	for i := range load {
-		x := float64(load[i].Load())
-		squares += x * x
+	for _, x := range u.load {
+		squares += float64(x) * float64(x)
 	}
 	return max(n*n/max(squares, n), 1)
 }
@@ -83,19 +78,18 @@ func (u *unlike) effective(n float64) float64 {
 // spread returns the standard deviation between users of the mean logarithm of
 // their waits, without what comes from the few requests of each.
 func (u *unlike) spread() float64 {
-	sample := u.sample.Load()
-	if sample == nil {
+	if u.sample == nil {
 		return unknownSpread
 	}
 	var users, sum, squares, noise float64
-	for i := range sample {
-		s := &sample[i]
-		n := float64(s.n.Load())
+	for i := range u.sample {
+		s := &u.sample[i]
+		n := float64(s.n)
 		if n < leastRequests {
 			continue
 		}
-		mean := float64(s.sum.Load()) / n / logUnit
-		own := max(float64(s.squares.Load())/n/logUnit/logUnit-mean*mean, 0)
+		mean := float64(s.sum) / n / logUnit
+		own := max(float64(s.squares)/n/logUnit/logUnit-mean*mean, 0)
 		users++
 		sum += mean
 		squares += mean * mean
@@ -118,28 +112,21 @@ func (u *unlike) tolerance(least, n float64) float64 {
 // renew gives the places of users who came too seldom to others, and forgets
 // half of what the rest did.
 func (u *unlike) renew() {
-	if load := u.load.Load(); load != nil {
-		for i := range load {
-			load[i].Store(load[i].Load() / 2)
+	if u.load != nil {
+		for i := range u.load {
+			u.load[i] /= 2
 		}
 	}
-	sample := u.sample.Load()
-	if sample == nil {
+	if u.sample == nil {
 		return
 	}
-	for i := range sample {
-		s := &sample[i]
-		n, sum, squares := s.n.Load(), s.sum.Load(), s.squares.Load()
-		if n < 2*leastRequests {
-			n, sum, squares = 0, 0, 0
-			s.hash.Store(0)
-		} else { // the mean stays
-			kept := n / 2
-			sum, squares = sum/n*kept+sum%n*kept/n, squares/n*kept+squares%n*kept/n
-			n = kept
+	for i := range u.sample {
+		s := &u.sample[i]
+		if s.n < 2*leastRequests {
+			*s = sampledUser{}
+			continue
 		}
-		s.n.Store(n)
-		s.sum.Store(sum)
-		s.squares.Store(squares)
+		n, kept := s.n, s.n/2 // the mean stays
+		s.n, s.sum, s.squares = kept, s.sum/n*kept+s.sum%n*kept/n, s.squares/n*kept+s.squares%n*kept/n
 	}
 }

@@ -3,7 +3,6 @@ package monitors
 import (
 	"math"
 	"math/rand/v2"
-	"sync"
 	"testing"
 	"time"
 )
@@ -224,9 +223,9 @@ func TestRenew(t *testing.T) {
 			}
 			before := u.spread()
 			u.renew()
-			s := &u.sample.Load()[3]
-			if n := s.n.Load(); n != c.kept || (s.hash.Load() == 0) != (c.kept == 0) {
-				t.Errorf("%d requests of user %x are left, want %d", n, s.hash.Load(), c.kept)
+			s := &u.sample[3]
+			if n := s.n; n != c.kept || (s.hash == 0) != (c.kept == 0) {
+				t.Errorf("%d requests of user %x are left, want %d", n, s.hash, c.kept)
 			}
 			if after := u.spread(); c.kept > 0 && math.Abs(after-before) > 0.02*before {
 				t.Errorf("σ %v before, %v after", before, after)
@@ -234,8 +233,8 @@ func TestRenew(t *testing.T) {
 				t.Errorf("σ %v of nobody", after)
 			}
 			u.answered(inPlace(3, 2), time.Second)
-			if n := s.n.Load(); c.kept == 0 && (n != 1 || s.hash.Load() != inPlace(3, 2)) || c.kept > 0 && n != c.kept {
-				t.Errorf("somebody else comes: %d requests of user %x", n, s.hash.Load())
+			if n := s.n; c.kept == 0 && (n != 1 || s.hash != inPlace(3, 2)) || c.kept > 0 && n != c.kept {
+				t.Errorf("somebody else comes: %d requests of user %x", n, s.hash)
 			}
 		})
 	}
@@ -247,51 +246,4 @@ func TestRenew(t *testing.T) {
 	if u.renew(); math.Abs(u.effective(250)-50) > 0.01 {
 		t.Errorf("%v effective users, want 50 still", u.effective(250))
 	}
-}
-
-// The request path never waits for anybody, and loses next to nothing.
-func TestUnlikeTogether(t *testing.T) {
-	const workers, rounds = 8, 200
-	var u unlike
-	var wg sync.WaitGroup
-	all := func(work func(rng *rand.Rand)) {
-		for worker := range uint64(workers) {
-			wg.Go(func() { work(rand.New(rand.NewPCG(worker, 12))) })
-		}
-	}
-	all(func(rng *rand.Rand) {
-		for range rounds {
-			for _, i := range rng.Perm(sampledUsers) {
-				u.answered(inPlace(i, rng.IntN(2)), 20*time.Millisecond)
-				u.served(inCounter(i))
-			}
-		}
-	})
-	wg.Wait()
-	// Whoever takes a place counts all of its own requests from then on: half of
-	// those that fall there.
-	for i := range u.sample.Load() {
-		if n := u.sample.Load()[i].n.Load(); n < workers*rounds/2*8/10 || n > workers*rounds/2*12/10 {
-			t.Errorf("place %d: %d requests of its user, want about %d", i, n, workers*rounds/2)
-		}
-	}
-	if got := u.effective(workers * rounds * sampledUsers); math.Abs(got-sampledUsers) > 1e-9 {
-		t.Errorf("%v effective users, want %d", got, sampledUsers)
-	}
-	if s := u.spread(); s != 0 {
-		t.Errorf("σ %v among users who are all alike", s)
-	}
-	all(func(rng *rand.Rand) {
-		for range rounds * 10 {
-			u.answered(rng.Uint64(), time.Duration(rng.IntN(1e9)))
-			u.served(rng.Uint64())
-		}
-	})
-	for range 100 {
-		u.renew()
-		if by := u.tolerance(0.1, 1000); !(by >= 0.1) || math.IsInf(by, 0) {
-			t.Errorf("tolerance %v", by)
-		}
-	}
-	wg.Wait()
 }

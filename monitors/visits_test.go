@@ -3,8 +3,6 @@ package monitors
 import (
 	"math"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"testing"
 )
 
@@ -107,9 +105,9 @@ func TestVisitsAreLeft(t *testing.T) {
 // bytes that the sets of users take.
 func (v *visits) bytes() (n int) {
 	for i := range v.recent {
-		if c := v.recent[i].Load(); c != nil {
+		if c := v.recent[i]; c != nil {
 			for k := range c.levels {
-				if b := c.levels[k].Load(); b != nil {
+				if b := c.levels[k]; b != nil {
 					n += 8 * len(b.words)
 				}
 			}
@@ -142,7 +140,7 @@ func TestVisitsOfManyUsers(t *testing.T) {
 	if share := firsts[canary] / n; n < 1000 || n > users || math.Abs(share-0.1) > 5*math.Sqrt(0.1*0.9/n) {
 		t.Errorf("%v firsts, %.4f of them the canary's, want a tenth", n, share)
 	}
-	if v.recent[0].Load().zeros == 0 {
+	if v.recent[0].zeros == 0 {
 		t.Error("all of so many users are remembered")
 	}
 	if s := v.over; s.N1 < 100 || s.X1 > s.N1/50 || math.Abs(float64(s.X0)/float64(s.N0)-5.0/9) > 0.05 {
@@ -163,67 +161,4 @@ func TestVisitsOfManyUsers(t *testing.T) {
 	if came < 95 {
 		t.Errorf("%d of 100 users are seen after a quiet time", came)
 	}
-}
-
-// Whoever comes at the same moment, a user is seldom first twice, and a visit has
-// one end.
-func TestVisitsTogether(t *testing.T) {
-	const workers, users = 8, 1000
-	v := new(visits)
-	var firsts atomic.Int64
-	var wg sync.WaitGroup
-	for range workers {
-		wg.Go(func() {
-			for i := range users {
-				if v.note(cohortOf(i%4 == 0), mix(uint64(i))) {
-					firsts.Add(1)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if n := firsts.Load(); n < users*9/10 || n > users*2 {
-		t.Errorf("%d users were first %d times", users, n)
-	}
-	if over := v.tick(visitGone); over.N0+over.N1 < pendingVisits*9/10 || over.N0+over.N1 > pendingVisits || over.X0+over.X1 != 0 {
-		t.Errorf("%+v: all have come again", over)
-	}
-}
-
-// Requests come while visits end.
-func TestVisitsEndMeanwhile(t *testing.T) {
-	v := new(visits)
-	var firsts atomic.Int64
-	var wg sync.WaitGroup
-	done := make(chan struct{})
-	for worker := range uint64(4) {
-		wg.Go(func() {
-			for user := splitMix(worker); ; {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				if v.note(canary, user.next()%500*0x9e3779b97f4a7c15|1) {
-					firsts.Add(1)
-				}
-			}
-		})
-	}
-	var over Stratum
-	second := int64(0)
-	for ; second < 1_000_000 || firsts.Load() < 5000; second += 10 {
-		over.plus(v.tick(second))
-	}
-	close(done)
-	wg.Wait()
-	over.plus(v.tick(second + visitGone))
-	if over.N1 == 0 || over.N1 > firsts.Load() || over.X1 > over.N1 {
-		t.Errorf("%+v are over of %d visits of the canary", over, firsts.Load())
-	}
-	t.Run("as the control's", func(t *testing.T) {
-		if over.N0 != 0 {
-			t.Errorf("%d visits of the control are over: it had none", over.N0)
-		}
-	})
 }
