@@ -76,7 +76,7 @@ func (l *bulkLog) give(now time.Time, next *int64, f loggedFlag) {
 		b := blocks[*next-first]
 		if !b.Done() {
 			if limit < 0 {
-				limit = mostBulkWait
+				limit = monitors.WarmUpLimit
 				if g := m.flag.Guard(); g != nil {
 					limit = g.Limit(now)
 				}
@@ -91,10 +91,6 @@ func (l *bulkLog) give(now time.Time, next *int64, f loggedFlag) {
 		}
 	}
 }
-
-// mostBulkWait is how long the first block of a flag waits, as while a canary warms
-// up.
-const mostBulkWait = 10 * time.Second
 
 // read returns what a flag saw of a block's requests.
 func (l *bulkLog) read(b *monitors.LogBlock[told], f loggedFlag) []monitors.Seen {

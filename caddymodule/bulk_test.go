@@ -124,10 +124,10 @@ func TestBulkHangs(t *testing.T) {
 		return status.Canary.Bad + status.Control.Bad
 	}
 	e.tickLogs(now)
-	if e.tickLogs(now.Add(mostBulkWait - time.Second)); bad() != 0 {
+	if e.tickLogs(now.Add(monitors.WarmUpLimit - time.Second)); bad() != 0 {
 		t.Errorf("%d are bad before the limit", bad())
 	}
-	if e.tickLogs(now.Add(mostBulkWait + time.Second)); bad() != 10 {
+	if e.tickLogs(now.Add(monitors.WarmUpLimit + time.Second)); bad() != 10 {
 		t.Errorf("%d are bad after the limit, want 10", bad())
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
@@ -128,6 +129,9 @@ func newEngine(dir string) *engine {
 func (e *engine) begin() {
 	e.begun.Do(func() {
 		e.store.Begin()
+		e.mu.Lock()
+		clear(e.kept) // read before the last process had written all
+		e.mu.Unlock()
 		e.store.OnHealth(e.healthChanged)
 	})
 }
@@ -232,11 +236,14 @@ func (e *engine) configure(l listener, r *rules, now time.Time, environment stri
 		return
 	}
 	known := make(map[string]bool, len(r.monitors))
+	var lost []string
 	for i := range r.monitors {
 		m, def, s := r.monitors[i].flag, r.Definition(i), r.State(i)
 		known[def.Name] = true
 		m.Configure(now, thresholdsOf(def))
-		e.resume(m, r.InForce(i, environment, now))
+		if e.resume(m, def, r.InForce(i, environment, now)) {
+			lost = append(lost, def.Name)
+		}
 		e.arm(m, now, s.Tripped != "" && !s.Probing)
 		e.configureGuard(now, r, i)
 		if s.Tripped != "" && def.Guard.Rearm == "edit" {
@@ -247,6 +254,9 @@ func (e *engine) configure(l listener, r *rules, now time.Time, environment stri
 		if !known[m.Name()] {
 			m.ConfigureGuard(now, nil, "")
 		}
+	}
+	if len(lost) > 0 {
+		caddy.Log().Named("feature_flags").Warn("the last process did not end in good order: what its guards had found is lost, and their next detectors take half of the bound on false alarms that is left", zap.Strings("flags", lost))
 	}
 }
 
@@ -294,19 +304,20 @@ func thresholdsOf(f *evaluator.Flag) monitors.Thresholds {
 	return t
 }
 
-// resume gives a monitor what was kept on disk, once.
-func (e *engine) resume(m *monitors.Flag, on bool) {
+// resume gives a monitor what was kept on disk, once. It tells whether what the
+// guard had found was lost.
+func (e *engine) resume(m *monitors.Flag, def *evaluator.Flag, on bool) (lost bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.resumed[m.Name()] {
-		return
+		return false
 	}
 	e.resumed[m.Name()] = true
 	kept := e.keptOf(m.Name())
 	if kept.Traffic != nil {
 		m.Resume(*kept.Traffic, on)
 	}
-	resumeGuard(kept.Guard)
+	return resumeGuard(kept, def, e.store.Flag(m.Name()))
 }
 
 // tick closes blocks and judges what has to wait for time to pass.
@@ -508,7 +519,7 @@ func (e *engine) states() map[string]evaluator.State {
 		s := evaluator.State{Override: evaluator.Override(f.Override.Kind)}
 		if f.Tripped() {
 			s.Tripped = f.Trips[len(f.Trips)-1].Test
-			if p := e.guardOf(name).Probe; p != nil {
+			if p := e.guardOf(name).Probe; p.of(f) {
 				s.Probing, s.Share = true, &p.Share
 			}
 		}

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
@@ -42,9 +45,29 @@ func (g guardProgress) used() bool {
 // probe is a flag on probation: tripped, and on for a few to prove itself.
 type probe struct {
 	Since  time.Time       `json:"since"`
+	Trip   string          `json:"trip"`   // its ID
 	Test   string          `json:"test"`   // that it was tripped by
 	Excess float64         `json:"excess"` // of bad requests, that is to be refuted
 	Share  evaluator.Share `json:"share"`
+}
+
+// of tells whether the flag is on probation: it was not tripped again since. It
+// compares names, as clocks may jump.
+func (p *probe) of(s state.FlagState) bool {
+	return p != nil && s.Tripped() && s.Trips[len(s.Trips)-1].ID == p.Trip
+}
+
+// mend puts right what a process left that ended between the record of a trip, or
+// of its end, and that of what follows.
+func (g *guardProgress) mend(s state.FlagState) {
+	switch {
+	case g == nil || g.Probe == nil:
+	case !s.Tripped():
+		g.Probe, g.Failures = nil, 0
+	case !g.Probe.of(s):
+		g.Probe = nil
+		g.Failures++
+	}
 }
 
 // Excess that is to be refuted after a trip that says nothing of rates.
@@ -70,6 +93,7 @@ func (e *engine) keptOf(flag string) *progress {
 				*p = progress{} // of another version
 			}
 		}
+		p.Guard.mend(e.store.Flag(flag))
 		e.kept[flag] = p
 	}
 	return p
@@ -135,6 +159,9 @@ func (e *engine) configureGuard(now time.Time, r *rules, i int) {
 				c.Trial = min(p.Trial, mostTrials)
 			}
 		})
+		if err != nil {
+			caddy.Log().Named("feature_flags").Warn("what a guard had found cannot be gone on with: its next detector takes half of the bound on false alarms that is left", zap.String("flag", def.Name), zap.Error(err))
+		}
 	}
 	m.epoch.Store(m.flag.ConfigureGuard(now, &c, guardKey(r, i)))
 }
@@ -163,12 +190,29 @@ func guardConfig(g evaluator.Guard) monitors.GuardConfig {
 
 // resumeGuard goes on with what is kept of a guard, once a process. Evidence
 // that was lost with a process has spent its part of the bound: the next detector
-// takes a smaller one.
-func resumeGuard(g *guardProgress) {
-	if g != nil && g.Running {
-		g.Trial++
-		g.Running = false
+// takes a smaller one. A process may also have ended between the record of a trip
+// and that of when the flag is tried again.
+func resumeGuard(p *progress, def *evaluator.Flag, s state.FlagState) (lost bool) {
+	if g := p.Guard; g != nil {
+		if lost = g.Running; lost {
+			g.Trial++
+			g.Running = false
+		}
+		if !s.Tripped() {
+			g.Retry = nil
+		}
 	}
+	if !s.Tripped() || !def.Guard.Enabled || def.Guard.CoolDown <= 0 {
+		return lost
+	}
+	if p.Guard == nil {
+		p.Guard = &guardProgress{Trial: 1}
+	}
+	if g := p.Guard; g.Probe == nil && g.Retry == nil {
+		retry := s.Trips[len(s.Trips)-1].At.Add(coolDownAfter(def.Guard.CoolDown, g.Failures))
+		g.Retry = &retry
+	}
+	return lost
 }
 
 // tickGuard has a flag's guard judge what is over.
@@ -287,7 +331,7 @@ func (e *engine) tryAgain(now time.Time, l listener, name string) {
 		return // when somebody lets it
 	}
 	last := trips[len(trips)-1]
-	p := &probe{Since: now, Test: last.Test, Excess: usualExcess, Share: share}
+	p := &probe{Since: now, Trip: last.ID, Test: last.Test, Excess: usualExcess, Share: share}
 	var evidence monitors.Evidence
 	if json.Unmarshal(last.Evidence, &evidence) == nil {
 		if ofCanary, ofControl := evidence.Rates(); ofCanary > ofControl {

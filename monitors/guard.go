@@ -131,8 +131,11 @@ type judgedSum struct {
 	left     Stratum  // visits, and those without a second request
 }
 
+// WarmUpLimit is how long a guard's blocks wait at least while the canary warms up,
+// as from its first request on.
+const WarmUpLimit = 10 * time.Second
+
 const (
-	warmUpLimit   = 10 * time.Second // blocks wait at least so long while the canary warms up
 	mostLimit     = 60 * time.Second // and never longer
 	fewUsers      = 50
 	fewUsersEpoch = 10 * time.Second
@@ -287,7 +290,7 @@ func (g *Guard) limit(now time.Time) time.Duration {
 		l = max(l, 2*g.limits[control][len(latencyQuantiles)-1])
 	}
 	if !g.warm(canary, now) {
-		l = max(l, warmUpLimit)
+		l = max(l, WarmUpLimit)
 	}
 	return min(l, mostLimit)
 }

@@ -108,11 +108,11 @@ func TestGuardLateRequests(t *testing.T) {
 		q.End(epoch, good200)
 	}
 	g.Tick(at(blockLength))
-	g.Tick(at(warmUpLimit)) // it is not old enough
+	g.Tick(at(WarmUpLimit)) // it is not old enough
 	if g.sum.errors.N0 != 0 {
 		t.Errorf("judged while a request was waiting: %+v", g.sum.errors)
 	}
-	g.Tick(at(warmUpLimit + 2*blockLength))
+	g.Tick(at(WarmUpLimit + 2*blockLength))
 	if want := (Stratum{1, 1, 2, 0}); g.sum.errors != want {
 		t.Errorf("a request without an answer: %+v, want %+v", g.sum.errors, want)
 	}
