@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -94,7 +96,15 @@ func runSimulate(c *cobra.Command, _ []string) error {
 	} else if err := replayFile(get("trace"), flag, get("user"), replay, p); err != nil {
 		return err
 	}
-	return writeLine(out, replay.Finish())
+	result := replay.Finish()
+	p.done()
+	switch {
+	case result.CanaryRequests == 0:
+		fmt.Fprintln(os.Stderr, `no request is of the canary ("canary": true): there is nothing to compare`)
+	case result.ControlRequests == 0:
+		fmt.Fprintln(os.Stderr, `no request is of the control ("canary": false): there is nothing to compare`)
+	}
+	return writeLine(out, result)
 }
 
 // simulatedGuard is the guard of a flag of a features file, or that of a flag that
@@ -160,6 +170,9 @@ const mostLine = 1 << 20
 // logReach is how long a request of an access log may take to be put in order.
 const logReach = 15 * 60 // seconds
 
+// doubtfulJump is how long after the one before a request of a trace is doubted.
+const doubtfulJump = 3600 // seconds
+
 // replayFile plays the lines of a file. Bad ones are told with their number, and
 // the others go on.
 func replayFile(path, flag, user string, replay *simulation.Replay, p *replayProgress) error {
@@ -180,10 +193,37 @@ func replayFile(path, flag, user string, replay *simulation.Replay, p *replayPro
 		p.see(q.T)
 		return replay.Add(q)
 	}
-	complain := func(err error) {
+	complainOf := func(number int, err error) {
 		if bad++; bad <= 10 {
 			fmt.Fprintf(os.Stderr, "%s:%d: %v\n", path, number, err)
 		}
+	}
+	complain := func(err error) { complainOf(number, err) }
+	// One wrong time must not put all that follows into its past: a request that
+	// comes long after the one before waits for the next one to agree.
+	var doubted *simulation.Request
+	doubtedAt, last := 0, math.Inf(-1)
+	settle := func() {
+		if q := doubted; q != nil {
+			doubted, last = nil, q.T
+			if err := play(*q); err != nil {
+				complainOf(doubtedAt, err)
+			}
+		}
+	}
+	playTrace := func(q simulation.Request) error {
+		if doubted != nil && q.T < doubted.T-doubtfulJump && q.T >= last-1 {
+			complainOf(doubtedAt, fmt.Errorf("t: %s is long after the line above, and the next line is not", strconv.FormatFloat(doubted.T, 'f', -1, 64)))
+			played--
+			doubted = nil
+		}
+		settle()
+		if q.T-last > doubtfulJump {
+			doubted, doubtedAt = &q, number
+			return nil
+		}
+		last = max(last, q.T)
+		return play(q)
 	}
 	for !replay.Tripped() {
 		line, err := readLine(lines)
@@ -214,7 +254,7 @@ func replayFile(path, flag, user string, replay *simulation.Replay, p *replayPro
 			q, err := simulation.ParseRequest(text)
 			if err == nil {
 				played++
-				err = play(q)
+				err = playTrace(q)
 			}
 			if err != nil {
 				complain(err)
@@ -224,6 +264,7 @@ func replayFile(path, flag, user string, replay *simulation.Replay, p *replayPro
 			break
 		}
 	}
+	settle()
 	if err := sorter.Flush(play); err != nil {
 		complain(err)
 	}
@@ -285,6 +326,7 @@ func (p *replayProgress) see(t float64) {
 
 func (p *replayProgress) done() {
 	if p.told {
+		p.told = false
 		fmt.Fprintln(os.Stderr)
 	}
 }

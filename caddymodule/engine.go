@@ -252,7 +252,7 @@ func (e *engine) configure(l listener, r *rules, now time.Time, environment stri
 	}
 	for _, m := range e.allMonitors() {
 		if !known[m.Name()] {
-			m.ConfigureGuard(now, nil, "")
+			e.putAside(now, m)
 		}
 	}
 	if len(lost) > 0 {
@@ -330,9 +330,10 @@ func (e *engine) tick(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-ticker.C:
-			e.tickAll(now)
-		case now := <-sweeper.C:
+		case <-ticker.C:
+			e.tickAll(time.Now()) // after a stall what the ticker says is long past
+		case <-sweeper.C:
+			now := time.Now()
 			for _, m := range e.allMonitors() {
 				m.Sweep(now)
 			}

@@ -33,22 +33,24 @@ type guardProgress struct {
 	Running  bool            `json:"running,omitempty"`
 	Evidence json.RawMessage `json:"evidence,omitempty"` // found until the process ended in order
 
-	Failures int        `json:"failures,omitempty"` // probes in a row that tripped again
-	Retry    *time.Time `json:"retry,omitempty"`    // when the tripped flag is tried again
-	Probe    *probe     `json:"probe,omitempty"`    // the flag is half-open
+	Failures  int        `json:"failures,omitempty"`  // times in a row that it tripped again, half-open or soon after
+	Recovered *time.Time `json:"recovered,omitempty"` // when it last proved to be well
+	Retry     *time.Time `json:"retry,omitempty"`     // when the tripped flag is tried again
+	Probe     *probe     `json:"probe,omitempty"`     // the flag is half-open
 }
 
 func (g guardProgress) used() bool {
-	return g.Trial > 0 || g.Running || g.Evidence != nil || g.Failures > 0 || g.Retry != nil || g.Probe != nil
+	return g.Trial > 0 || g.Running || g.Evidence != nil || g.Failures > 0 || g.Recovered != nil || g.Retry != nil || g.Probe != nil
 }
 
 // probe is a flag on probation: tripped, and on for a few to prove itself.
 type probe struct {
-	Since  time.Time       `json:"since"`
-	Trip   string          `json:"trip"`   // its ID
-	Test   string          `json:"test"`   // that it was tripped by
-	Excess float64         `json:"excess"` // of bad requests, that is to be refuted
-	Share  evaluator.Share `json:"share"`
+	Since    time.Time       `json:"since"`
+	Trip     string          `json:"trip"`               // its ID
+	Test     string          `json:"test"`               // that it was tripped by
+	Quantile float64         `json:"quantile,omitempty"` // of the latency
+	Excess   float64         `json:"excess"`             // of bad requests, that is to be refuted
+	Share    evaluator.Share `json:"share"`
 }
 
 // of tells whether the flag is on probation: it was not tripped again since. It
@@ -63,7 +65,7 @@ func (g *guardProgress) mend(s state.FlagState) {
 	switch {
 	case g == nil || g.Probe == nil:
 	case !s.Tripped():
-		g.Probe, g.Failures = nil, 0
+		g.Probe = nil
 	case !g.Probe.of(s):
 		g.Probe = nil
 		g.Failures++
@@ -72,6 +74,10 @@ func (g *guardProgress) mend(s state.FlagState) {
 
 // Excess that is to be refuted after a trip that says nothing of rates.
 const usualExcess = 0.05
+
+// staysWell is for how long a flag that has recovered must not trip for its failures
+// to be forgotten.
+const staysWell = 24 * time.Hour
 
 // mostTrials bounds how small a detector's part of the bound gets.
 const mostTrials = 50
@@ -140,17 +146,20 @@ func guardKey(r *rules, i int) string {
 func (e *engine) configureGuard(now time.Time, r *rules, i int) {
 	m := &r.monitors[i]
 	if !m.guarded {
-		m.flag.ConfigureGuard(now, nil, "")
+		e.putAside(now, m.flag)
 		m.epoch.Store(-1)
 		return
 	}
 	def := r.Definition(i)
-	kept := e.guardOf(def.Name)
 	c := guardConfig(def.Guard)
-	c.Share, c.Trial = r.CanaryShare(i), min(kept.Trial, mostTrials)
-	if kept.Probe != nil && r.State(i).Probing {
-		c.Recovery = monitors.Recovery{Test: kept.Probe.Test, Excess: kept.Probe.Excess}
+	if p := e.guardOf(def.Name).Probe; p != nil && r.State(i).Probing {
+		c.Recovery = monitors.Recovery{Test: p.Test, Quantile: p.Quantile, Excess: p.Excess}
 	}
+	if m.flag.Outdated(&c) {
+		e.putAside(now, m.flag)
+	}
+	kept := e.guardOf(def.Name)
+	c.Share, c.Trial = r.CanaryShare(i), min(kept.Trial, mostTrials)
 	if kept.Evidence != nil && m.flag.Guard() == nil {
 		err := m.flag.ResumeGuard(now, &c, kept.Evidence)
 		e.keepGuard(now, def.Name, func(p *guardProgress) {
@@ -240,23 +249,32 @@ func (e *engine) tickGuard(now time.Time, m *monitors.Flag) {
 // saveGuards keeps what the guards have found, when the process ends in order.
 func (e *engine) saveGuards(now time.Time) {
 	for _, m := range e.allMonitors() {
-		g := m.Guard()
-		var saved *monitors.SavedGuard
-		if g != nil && !m.Disarmed() {
-			saved = g.Save()
-		}
-		if saved == nil {
-			if e.guardOf(m.Name()).Running { // it is gone in good order, too
-				e.keepGuard(now, m.Name(), func(p *guardProgress) { p.Running = false })
-			}
-			continue
-		}
-		text, err := json.Marshal(saved)
-		if err != nil {
-			continue
-		}
-		e.keepGuard(now, m.Name(), func(p *guardProgress) { p.Running, p.Evidence = false, text })
+		e.saveGuard(now, m)
 	}
+}
+
+func (e *engine) saveGuard(now time.Time, m *monitors.Flag) {
+	var text json.RawMessage
+	if g := m.Guard(); g != nil && !m.Disarmed() {
+		if saved := g.Save(); saved != nil && saved.Requests != [2]int64{} {
+			text, _ = json.Marshal(saved) // finite numbers only: it does not fail
+		}
+	}
+	switch {
+	case text != nil:
+		e.keepGuard(now, m.Name(), func(p *guardProgress) { p.Running, p.Evidence = false, text })
+	case e.guardOf(m.Name()).Running: // it is gone in good order, too
+		e.keepGuard(now, m.Name(), func(p *guardProgress) { p.Running = false })
+	}
+}
+
+// putAside turns a flag's guard off. What it has found is kept for when the same
+// one is turned on again, and has spent its part of the bound for any other.
+func (e *engine) putAside(now time.Time, m *monitors.Flag) {
+	if m.Guard() != nil {
+		e.saveGuard(now, m)
+	}
+	m.ConfigureGuard(now, nil, "")
 }
 
 // spend notes a trip: the next detector has a smaller part of the bound, and the
@@ -272,10 +290,10 @@ func (e *engine) spend(now time.Time, l listener, flag string) {
 		p.Trial++
 		p.Running, p.Evidence = false, nil
 		p.Failures++
-		if p.Probe == nil {
+		if p.Probe == nil && (p.Recovered == nil || now.Sub(*p.Recovered) >= staysWell) {
 			p.Failures = 0
 		}
-		p.Probe, p.Retry = nil, nil
+		p.Probe, p.Retry, p.Recovered = nil, nil, nil
 		if coolDown > 0 {
 			retry := now.Add(coolDownAfter(coolDown, p.Failures))
 			p.Retry = &retry
@@ -337,6 +355,9 @@ func (e *engine) tryAgain(now time.Time, l listener, name string) {
 		if ofCanary, ofControl := evidence.Rates(); ofCanary > ofControl {
 			p.Excess = (ofCanary - ofControl) / 2
 		}
+		if evidence.Guard != nil {
+			p.Quantile = evidence.Guard.Quantile
+		}
 	}
 	if def := l.flag(name); p.Test == monitors.TestPerformance && def != nil && def.Guard.Latency != nil {
 		p.Test = monitors.TestLatency // what proves that it is no slower
@@ -360,7 +381,7 @@ func (e *engine) recovered(now time.Time, m *monitors.Flag, g *monitors.Guard) {
 	reason := fmt.Sprintf("recovered: %d of %d canary requests failed while half-open, against %d of %d of the control; that it is no worse is a hundred times likelier than chance",
 		s.Canary.Bad, s.Canary.Requests, s.Control.Bad, s.Control.Requests)
 	e.store.Reset(now, m.Name(), "guard", reason)
-	e.keepGuard(now, m.Name(), func(p *guardProgress) { *p = guardProgress{Trial: p.Trial + 1} })
+	e.keepGuard(now, m.Name(), func(p *guardProgress) { *p = guardProgress{Trial: p.Trial + 1, Failures: p.Failures, Recovered: &now} })
 	m.Arm(now)
 	e.stateChanged()
 	e.tell(news{Event: eventReset, At: now, Flag: m.Name(), By: "guard", Reason: reason})

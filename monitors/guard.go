@@ -72,17 +72,18 @@ type guardState struct {
 	seen     [2]headcount
 	visits   *visits // nil: nobody watches traffic
 	unlike   unlike
-	past     [2]sketch    // times to the first byte
-	since    [2]time.Time // a cohort's first request; zero: none yet
-	served   float64      // requests of the canary, fading with its load
-	limits   *slowLimits  // in force for new blocks; nil: not known
-	reread   time.Time    // when the past was last read
-	renewed  time.Time    // when the samples of users were last renewed
-	second   int64        // whole seconds since begun
-	users    [2]float64   // seen, as of the last second
-	forgot   time.Time    // when users were last forgotten
-	failing  [2]float64   // users who erred since then, by cohort
-	crowded  bool         // nobody more can be remembered as having erred
+	past     [2]sketch     // times to the first byte
+	since    [2]time.Time  // a cohort's first request; zero: none yet
+	served   float64       // requests of the canary, fading with its load
+	limits   *slowLimits   // in force for new blocks; nil: not known
+	patience time.Duration // with requests, by the control's past; 0: not known
+	reread   time.Time     // when the past was last read
+	renewed  time.Time     // when the samples of users were last renewed
+	second   int64         // whole seconds since begun
+	users    [2]float64    // seen, as of the last second
+	forgot   time.Time     // when users were last forgotten
+	failing  [2]float64    // users who erred since then, by cohort
+	crowded  bool          // nobody more can be remembered as having erred
 
 	anonymous  bool // requests without a user were seen
 	dispersion *dispersion
@@ -285,10 +286,7 @@ func (g *Guard) Limit(now time.Time) time.Duration {
 }
 
 func (g *Guard) limit(now time.Time) time.Duration {
-	l := g.config.Settle
-	if g.limits != nil {
-		l = max(l, 2*g.limits[control][len(latencyQuantiles)-1])
-	}
+	l := max(g.config.Settle, g.patience)
 	if !g.warm(canary, now) {
 		l = max(l, WarmUpLimit)
 	}
@@ -321,8 +319,12 @@ func (g *Guard) everySecond(now time.Time) {
 		if l := newSlowLimits(&g.past[control], tolerate); l != nil {
 			g.limits = l
 		}
+		g.patience = patienceAfter(&g.past[control])
 		g.past[control].fade()
 		g.past[canary].fade()
+	}
+	if g.patience == 0 {
+		g.patience = patienceAfter(&g.past[control])
 	}
 	if g.dispersion != nil && g.dispersion.due(now.Sub(g.begun)) {
 		g.judge.disperse(g.dispersion.publish())
@@ -338,21 +340,25 @@ func (g *Guard) everySecond(now time.Time) {
 const tripDropped = time.Minute
 
 // forget begins a new epoch of users, when it is time or when so many have erred
-// that those who are left are not like the others.
+// that those who are left are not like the others. Where there are few users, as
+// many must have erred as are asked for, or one of them alone would count as often
+// as he likes; and they count once in ten seconds at most.
 func (g *Guard) forget(now time.Time) {
-	users := g.users
-	epoch := g.config.UserEpoch
-	if users[canary] < fewUsers {
-		epoch = min(epoch, fewUsersEpoch)
+	few := min(g.users[control], g.users[canary]) < fewUsers
+	spent := func(of cohort) bool {
+		return g.failing[of] >= max(erredShare*g.users[of], float64(g.config.MinUsers), 1)
 	}
-	spent := func(of cohort) bool { return users[of] >= fewUsers && g.failing[of] >= erredShare*users[of] }
-	if now.Sub(g.forgot) < epoch && !spent(canary) && !spent(control) && !g.crowded {
+	since := now.Sub(g.forgot)
+	over := since >= g.config.UserEpoch || g.crowded
+	if !over && (few && since < fewUsersEpoch || !spent(canary) && !spent(control)) {
 		return
 	}
 	g.forgot, g.failing, g.crowded = now, [2]float64{}, false
 	g.erred.clear()
-	g.seen[control].clear()
-	g.seen[canary].clear()
+	if over || !few {
+		g.seen[control].clear()
+		g.seen[canary].clear()
+	}
 }
 
 // close takes the requests of a block to the judge, in the order of their arrival.
@@ -392,6 +398,7 @@ type blockCounts struct {
 func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 	of := cohortOf(r.Canary)
 	c.came[of]++
+	g.watch.comes(of, r.User)
 	silent := !r.Ended && r.Wait < 0 // no answer by now: bad, and slow
 	if r.User == 0 {
 		if !g.anonymous {
@@ -419,8 +426,11 @@ func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 			g.unlike.answered(r.User, r.Wait)
 		}
 	}
-	if r.Wait >= 0 {
+	switch {
+	case r.Wait >= 0:
 		g.past[of].add(r.Wait)
+	case silent: // it takes so long at least
+		g.past[of].add(g.limit(c.over))
 	}
 	if limits != nil && (r.Wait >= 0 || silent) {
 		for q, limit := range limits[of] {

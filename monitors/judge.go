@@ -84,6 +84,19 @@ func (j *judge) waited(q int, s Stratum) {
 	}
 }
 
+// slowest is the number of the quantile that speaks most against the canary.
+func (j *judge) slowest() (most int) {
+	if j.latency == nil {
+		return most
+	}
+	for q, t := range j.latency {
+		if t.logE > j.latency[most].logE {
+			most = q
+		}
+	}
+	return most
+}
+
 // came judges the first requests of users, of the canary and of the control,
 // where the odds of the canary's share of users are given, and what part of them
 // may be missing.
@@ -167,6 +180,19 @@ type slowLimits [2][len(latencyQuantiles)]time.Duration
 // leastPast is how many requests of the control must be known before anything is
 // slow: a p99 of fewer says nothing.
 const leastPast = 200
+
+// leastPatient is how many must be known before anybody can say how long requests
+// may take.
+const leastPatient = 10
+
+// patienceAfter is for how long it is worth to wait for requests: twice the p99
+// of the control's past; 0 while that is too short.
+func patienceAfter(past *sketch) time.Duration {
+	if past.count() < leastPatient {
+		return 0
+	}
+	return 2 * past.quantile(latencyQuantiles[len(latencyQuantiles)-1])
+}
 
 // newSlowLimits reads the past of the control; nil: it is too short. tolerate is
 // a fraction: 0.1 lets the canary be 10 % slower.

@@ -1,6 +1,9 @@
 package monitors
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Recovery says what a canary on probation has to prove before it is back in
 // full: that it fails clearly less than it did. The zero Recovery is none.
@@ -8,6 +11,10 @@ type Recovery struct {
 	// Test that it was tripped by: what is looked at. One that is not known is
 	// taken as errors.
 	Test string
+
+	// Quantile of the times to the first byte that was worse, for TestLatency; any
+	// other is taken as 0.9.
+	Quantile float64
 
 	// Excess of the canary's rate of bad requests over the control's, in (0, 1),
 	// that has to be refuted.
@@ -27,6 +34,9 @@ type recovery struct {
 }
 
 func newRecovery(r Recovery) *recovery {
+	if !slices.Contains(latencyQuantiles[:], r.Quantile) {
+		r.Quantile = 0.9 // of a p99 good and bad are hard to tell apart, and of a p50 half are slow anyway
+	}
 	proof := newProportions(1-min(max(r.Excess, leastExcess), mostExcess), 0, proofAt/3)
 	proof.bad = priorSeen - 2*priorBad // here it counts good ones: most are, to begin with
 	return &recovery{r, proof}
@@ -43,10 +53,9 @@ func (r *recovery) erred(s Stratum) {
 	}
 }
 
-// waited takes the p90: of a p99 good and bad are hard to tell apart, and of a
-// p50 half are slow anyway.
+// waited looks at the quantile that was worse.
 func (r *recovery) waited(q int, s Stratum) {
-	if r != nil && r.Test == TestLatency && latencyQuantiles[q] == 0.9 {
+	if r != nil && r.Test == TestLatency && latencyQuantiles[q] == r.Quantile {
 		r.proof.add(good(s))
 	}
 }

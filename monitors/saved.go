@@ -175,6 +175,7 @@ func RestoreGuard(now time.Time, c GuardConfig, text json.RawMessage) (*Guard, e
 		}
 	}
 	g.limits = newSlowLimits(&g.past[control], g.unlike.tolerance(c.TolerateSlow, 0)) // of users nothing is known yet
+	g.patience = patienceAfter(&g.past[control])
 	g.sum.errors = Stratum{s.Judged["n1"], s.Judged["x1"], s.Judged["n0"], s.Judged["x0"]}
 	g.calm.errors = g.sum.errors
 	g.victims.after = g.sum.errors.N1

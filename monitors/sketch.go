@@ -15,12 +15,14 @@ import (
 // octave evenly, and a fixed range.
 type sketch struct {
 	chunks [sketchOctaves + 1]*[sketchChunk]uint32
+	fades  uint32
 }
 
 const (
 	sketchError   = 1.0 / 64
 	sketchOctaves = 23
-	sketchChunk   = 32 // buckets of an octave
+	sketchChunk   = 32   // buckets of an octave
+	sketchKeeps   = 1000 // times: of fewer none is forgotten
 	sketchBuckets = 1 + sketchOctaves*sketchChunk
 	sketchFrom    = 1 << 16 * time.Nanosecond // 66 µs: all below is one bucket; the last ends at 550 s
 )
@@ -104,7 +106,16 @@ func (s *sketch) merge(o *sketch) {
 	})
 }
 
-// fade halves all counts, rounding up one by one so that rare ones last.
+// fade halves the counts, where there are many. What is left over of one bucket
+// goes to the next, so that the whole is halved, and rare ones go as the others do.
 func (s *sketch) fade() {
-	s.each(func(_ int, b *uint32) { *b -= *b / 2 })
+	if s.count() < sketchKeeps {
+		return
+	}
+	left := s.fades & 1
+	s.fades++
+	s.each(func(_ int, b *uint32) {
+		n := *b + left
+		*b, left = n/2, n&1
+	})
 }

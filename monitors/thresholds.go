@@ -48,6 +48,10 @@ type GuardEvidence struct {
 	Share float64   `json:"share"` // of the users whom the split puts into the canary, per cent
 	Epoch int64     `json:"epoch"`
 	Trial int       `json:"trial,omitempty"` // of the detector
+
+	// Quantile of the times to the first byte that speaks most against the canary,
+	// for TestLatency; 0 for others.
+	Quantile float64 `json:"quantile,omitempty"`
 }
 
 // CohortEvidence are one cohort's counts since the flag was armed.

@@ -56,22 +56,27 @@ const (
 // was not needed costs a few minutes.
 type holding struct {
 	reason  string
-	dozens  [holdWindows]window // of ten seconds each, a ring; the one at windows is filled
+	there   [holdWindows][2]float64 // who was, in ten seconds each: a ring; the one at windows is filled
 	windows int
-	began   time.Time // of the one that is filled
+	current window
+	before  window
+	began   time.Time // of the current one
 	quiet   [2]time.Time
 	latest  Stratum   // of this second
 	bad, n  float64   // of the control while nothing was wrong with it, fading
 	failed  time.Time // when the control was last as usual
 	slow    bool
-	wanted  float64   // the canary's share of the requests before it dropped; 0: it has not
-	dropped time.Time // when it was last as it should be
-	late    [2]int64  // arrived in the last windows
+	present [2]headcount // users of the current window
+	wanted  float64      // the canary's share of those who are there before it dropped; 0: it has not
+	dropped time.Time    // when it was last as it should be
+	late    [2]float64   // who were there in the last windows
 	silent  bool
 }
 
+// window is what came in ten seconds.
 type window struct {
 	arrived [2]int64 // all of them, also those that the tests do not see
+	unknown [2]int64 // of them, of nobody known
 	errors  Stratum
 	slow    Stratum // above the limit of the p90
 }
@@ -82,7 +87,7 @@ const (
 	silence     = 5 * time.Minute
 	suspicion   = 20 // E, above which a rollout does not climb
 	lastWindows = 3
-	stillThere  = 0.6       // of the canary's share of the requests: with less its traffic has dropped
+	stillThere  = 0.6       // of the canary's share of those who are there: with less its traffic has dropped
 	backAgain   = 0.8       // from here on it is back
 	longDrop    = time.Hour // and after so long it is as usual
 	leastUsual  = 50        // requests of the control, before its usual error rate is known
@@ -90,18 +95,28 @@ const (
 	usualFade   = 1 - 1.0/600 // a second: ten minutes
 )
 
-// forget begins anew where shares of requests are compared with earlier ones.
+// forget begins anew where shares are compared with earlier ones.
 func (h *holding) forget() {
-	h.dozens, h.windows, h.wanted = [holdWindows]window{}, 0, 0
+	h.there, h.windows, h.wanted = [holdWindows][2]float64{}, 0, 0
+	h.current, h.before, h.present = window{}, window{}, [2]headcount{}
+}
+
+// comes notes who is there. How often somebody asks does not matter: when one
+// heavy user leaves, one has left. Requests of nobody known are one each.
+func (h *holding) comes(of cohort, user uint64) {
+	if user == 0 {
+		h.current.unknown[of]++
+		return
+	}
+	h.present[of].add(user)
 }
 
 // block adds what a block came to.
 func (h *holding) block(c *blockCounts) {
-	w := &h.dozens[h.windows%holdWindows]
-	w.errors.plus(c.errors)
-	w.slow.plus(c.latency[1])
+	h.current.errors.plus(c.errors)
+	h.current.slow.plus(c.latency[1])
 	for of, n := range c.came {
-		w.arrived[of] += n
+		h.current.arrived[of] += n
 	}
 	h.latest.plus(c.errors)
 }
@@ -111,11 +126,11 @@ func (h *holding) second(g *Guard, now time.Time) {
 	if h.began.IsZero() {
 		h.began, h.quiet = now, [2]time.Time{now, now}
 	}
-	current := &h.dozens[h.windows%holdWindows]
 	for of := range canary + 1 {
-		if current.arrived[of] > 0 {
+		if h.current.arrived[of] > 0 {
 			h.quiet[of] = now
 		}
+		h.there[h.windows%holdWindows][of] = h.present[of].count() + float64(h.current.unknown[of])
 	}
 	failing, slow, before := h.failing(), h.slower(), h.wanted
 	dropping := h.dropping(now)
@@ -137,7 +152,8 @@ func (h *holding) second(g *Guard, now time.Time) {
 	if now.Sub(h.began) >= windowLong {
 		h.windows++
 		h.began = now
-		h.dozens[h.windows%holdWindows] = window{}
+		h.there[h.windows%holdWindows] = [2]float64{}
+		h.before, h.current, h.present = h.current, window{}, [2]headcount{}
 	}
 	switch e := g.evidence; {
 	case g.config.Traffic != TrafficOff && (dropping || logAddExp(e.arrivals+logWeights[2], e.engagement+logWeights[3]) >= g.judge.tripAt):
@@ -158,16 +174,16 @@ func (h *holding) second(g *Guard, now time.Time) {
 }
 
 // last sums the latest windows up, and what was before them.
-func (h *holding) last() (late, before [2]int64, known int) {
+func (h *holding) last() (late, before [2]float64, known int) {
 	for i := range min(h.windows+1, holdWindows) {
-		w := &h.dozens[(h.windows-i)%holdWindows]
+		w := &h.there[(h.windows-i)%holdWindows]
 		sum := &late
 		if i >= lastWindows {
 			sum = &before
 			known++
 		}
-		sum[control] += w.arrived[control]
-		sum[canary] += w.arrived[canary]
+		sum[control] += w[control]
+		sum[canary] += w[canary]
 	}
 	return late, before, known
 }
@@ -180,17 +196,14 @@ func (h *holding) quietFor(of cohort, now time.Time) bool {
 		return false
 	}
 	_, before, known := h.last()
-	return h.silent || gap >= silence || float64(before[of])/float64(max(known, 1))*float64(silence/5/windowLong) >= 10
+	return h.silent || gap >= silence || before[of]/float64(max(known, 1))*float64(silence/5/windowLong) >= 10
 }
 
 // recent sums the last ten to twenty seconds up.
 func (h *holding) recent() window {
-	w := h.dozens[h.windows%holdWindows]
-	if h.windows > 0 {
-		before := &h.dozens[(h.windows-1)%holdWindows]
-		w.errors.plus(before.errors)
-		w.slow.plus(before.slow)
-	}
+	w := h.current
+	w.errors.plus(h.before.errors)
+	w.slow.plus(h.before.slow)
 	return w
 }
 
@@ -216,38 +229,38 @@ func (h *holding) slower() bool {
 	return h.slow
 }
 
-// dropping tells whether the canary's share of the requests has fallen to less
-// than six tenths of what it was in the minutes before, beyond what it varies.
+// dropping tells whether the canary's share of those who are there has fallen to
+// less than six tenths of what it was in the minutes before, beyond what it varies.
 func (h *holding) dropping(now time.Time) bool {
 	late, before, known := h.last()
-	all, past := float64(late[0]+late[1]), float64(before[0]+before[1])
+	all, past := late[0]+late[1], before[0]+before[1]
 	if h.windows < lastWindows || known < lastWindows || past == 0 {
 		return false
 	}
 	h.late = late
 	if h.wanted > 0 { // until it is back
 		// Of silence nobody can say that it is the canary's.
-		if want := h.wanted * all; want < 20 || float64(late[canary]) > backAgain*want || now.Sub(h.dropped) >= longDrop {
+		if want := h.wanted * all; want < 20 || late[canary] > backAgain*want || now.Sub(h.dropped) >= longDrop {
 			h.wanted = 0
 		}
 		return h.wanted > 0
 	}
-	share := float64(before[canary]) / past
+	share := before[canary] / past
 	want := share * all
-	if want < 20 || past < all/2 || float64(late[canary]) > stillThere*want {
+	if want < 20 || past < all/2 || late[canary] > stillThere*want {
 		return false
 	}
 	// How much more than chance has it the share varied between windows.
 	varied := 1.0
 	for i := lastWindows; i < min(h.windows, holdWindows); i++ {
-		w := &h.dozens[(h.windows-i)%holdWindows].arrived
-		if n := float64(w[0] + w[1]); n > 0 {
-			off := float64(w[canary]) - share*n
+		w := &h.there[(h.windows-i)%holdWindows]
+		if n := w[control] + w[canary]; n > 0 {
+			off := w[canary] - share*n
 			varied += off * off / (n * share * (1 - share))
 		}
 	}
 	varied = max(varied/float64(known), 1)
-	if want-float64(late[canary]) > 5*math.Sqrt(varied*want*(1-share)*(1+all/past)) {
+	if want-late[canary] > 5*math.Sqrt(varied*want*(1-share)*(1+all/past)) {
 		h.wanted = share
 	}
 	return h.wanted > 0
@@ -338,6 +351,7 @@ func (g *Guard) Evidence(now time.Time) *Evidence {
 	e.Canary, e.Control = CohortEvidence{Requests: judged.N1, Errors: judged.X1}, CohortEvidence{Requests: judged.N0, Errors: judged.X0}
 	if test == TestLatency {
 		e.Canary, e.Control = CohortEvidence{Requests: judged.N1, Slow: judged.X1}, CohortEvidence{Requests: judged.N0, Slow: judged.X0}
+		e.Guard.Quantile = latencyQuantiles[g.judge.slowest()]
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (share %s %%)", bad, short(100*g.config.Share))
@@ -360,12 +374,7 @@ func (g *Guard) Evidence(now time.Time) *Evidence {
 func (g *Guard) window(test string) (s Stratum, words string) {
 	switch test {
 	case TestLatency:
-		most := 0
-		for q, t := range g.judge.latency {
-			if t.logE > g.judge.latency[most].logE {
-				most = q
-			}
-		}
+		most := g.judge.slowest()
 		s = g.sum.latency[most].minus(g.calm.latency[most])
 		limit, slower := "", ""
 		if g.limits != nil {
@@ -375,9 +384,13 @@ func (g *Guard) window(test string) (s Stratum, words string) {
 		return s, fmt.Sprintf("%d of %d canary requests took longer than %s to the first byte, against %d of %d of the control longer than %s (its p%g)",
 			s.X1, s.N1, slower, s.X0, s.N0, limit, 100*latencyQuantiles[most])
 	case TestTraffic:
-		s = Stratum{N1: g.watch.late[canary], N0: g.watch.late[control]}
-		return s, fmt.Sprintf("%d of the last %d requests were the canary's, %s %% of them before: much of its traffic has not come for %v",
-			s.N1, s.N1+s.N0, short(100*g.watch.wanted), tripDropped)
+		s = Stratum{N1: int64(g.watch.late[canary] + 0.5), N0: int64(g.watch.late[control] + 0.5)}
+		who := "users"
+		if g.anonymous {
+			who = "requests"
+		}
+		return s, fmt.Sprintf("%s %% of the %s of the last half minute were the canary's, %s %% before: much of its traffic has not come for %v",
+			short(100*float64(s.N1)/float64(max(s.N1+s.N0, 1))), who, short(100*g.watch.wanted), tripDropped)
 	case TestArrivals:
 		a := g.sum.arrivals
 		s = Stratum{N1: a[canary] - g.calm.arrivals[canary], N0: a[control] - g.calm.arrivals[control]}

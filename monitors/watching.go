@@ -67,6 +67,13 @@ func (c *GuardConfig) same(o *GuardConfig) bool {
 	return a == b
 }
 
+// Outdated tells whether the flag's guard was configured otherwise, so that what it
+// has found does not count under c.
+func (f *Flag) Outdated(c *GuardConfig) bool {
+	old := f.guarding.config.Load()
+	return f.Guard() != nil && old != nil && !c.same(old)
+}
+
 // Guard returns the flag's guard; nil while there is none.
 func (f *Flag) Guard() *Guard { return f.guarding.guard.Load() }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
@@ -111,11 +112,11 @@ func (r *Replay) Add(q Request) error {
 		return nil
 	}
 	if q.T-r.origin > longest {
-		return fmt.Errorf("t: %g is more than a hundred years after the first request", q.T)
+		return fmt.Errorf("t: %s is more than a hundred years after the first request", exactly(q.T))
 	}
 	at := time.Duration((q.T - r.origin) * float64(time.Second))
 	if q.T < r.origin-longest || at < r.now-step {
-		return fmt.Errorf("t: %g is %v before the request of the line above; want the order of arrival", q.T, r.now-at)
+		return fmt.Errorf("t: %s is %v before the request of the line above; want the order of arrival", exactly(q.T), r.now-at)
 	}
 	r.until(at)
 	if r.Tripped() {
@@ -154,6 +155,8 @@ func (r *Replay) Add(q Request) error {
 	}
 	return nil
 }
+
+func exactly(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // hashOf is the same in every run, so that a replay can be repeated; never 0.
 func hashOf(user string) uint64 {

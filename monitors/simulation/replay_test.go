@@ -105,7 +105,7 @@ func TestReplayOutOfOrder(t *testing.T) {
 		{"within a tenth of a second", []float64{10.02, 10.07, 10}, ""},
 		{"a minute back", []float64{10, 100, 40}, "t: 40 is 1m0s before the request of the line above; want the order of arrival"},
 		{"before the first one", []float64{10, 5}, "t: 5 is 5s before the request of the line above; want the order of arrival"},
-		{"over 300 years", []float64{0, 1e10}, "t: 1e+10 is more than a hundred years after the first request"},
+		{"over 300 years", []float64{0, 1e10}, "t: 10000000000 is more than a hundred years after the first request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := simulation.NewReplay(defaults(0.25))
