@@ -49,6 +49,7 @@ type probe struct {
 	Trip     string          `json:"trip"`               // its ID
 	Test     string          `json:"test"`               // that it was tripped by
 	Quantile float64         `json:"quantile,omitempty"` // of the latency
+	Late     bool            `json:"late,omitempty"`     // it was of requests that broke off later
 	Excess   float64         `json:"excess"`             // of bad requests, that is to be refuted
 	Share    evaluator.Share `json:"share"`
 }
@@ -153,7 +154,7 @@ func (e *engine) configureGuard(now time.Time, r *rules, i int) {
 	def := r.Definition(i)
 	c := guardConfig(def.Guard)
 	if p := e.guardOf(def.Name).Probe; p != nil && r.State(i).Probing {
-		c.Recovery = monitors.Recovery{Test: p.Test, Quantile: p.Quantile, Excess: p.Excess}
+		c.Recovery = monitors.Recovery{Test: p.Test, Quantile: p.Quantile, Late: p.Late, Excess: p.Excess}
 	}
 	if m.flag.Outdated(&c) {
 		e.putAside(now, m.flag)
@@ -356,7 +357,7 @@ func (e *engine) tryAgain(now time.Time, l listener, name string) {
 			p.Excess = (ofCanary - ofControl) / 2
 		}
 		if evidence.Guard != nil {
-			p.Quantile = evidence.Guard.Quantile
+			p.Quantile, p.Late = evidence.Guard.Quantile, evidence.Guard.Late
 		}
 	}
 	if def := l.flag(name); p.Test == monitors.TestPerformance && def != nil && def.Guard.Latency != nil {

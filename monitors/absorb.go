@@ -11,6 +11,8 @@ type Seen struct {
 	User   uint64         // a hash; 0: nobody known
 	Wait   time.Duration  // to the first byte; negative: there was none
 	Failed *FailedRequest // of an error: for people
+
+	still *followed // where it has not ended: to look at it again
 }
 
 // Absorb judges requests that somebody else has followed, in the order of their
@@ -23,9 +25,8 @@ func (g *Guard) Absorb(epoch int64, over time.Time, requests []Seen) {
 	if epoch != g.epoch.Load() || g.tripped != "" || len(requests) == 0 {
 		return
 	}
-	if g.close(over, blockNote{share: g.config.Share}, requests); g.trips() {
-		g.tripped = g.leading()
-	}
+	g.close(over, blockNote{share: g.config.Share}, requests)
+	g.trips()
 }
 
 // Absorb has the flag's guard judge requests that somebody else has followed; see

@@ -85,8 +85,12 @@ type guardState struct {
 	failing  [2]float64    // users who erred since then, by cohort
 	crowded  bool          // nobody more can be remembered as having erred
 
-	anonymous  bool // requests without a user were seen
-	dispersion *dispersion
+	anonymous  bool        // requests without a user were seen
+	dispersion *dispersion // of errors
+
+	late    late                           // requests that go on after their blocks
+	voices  voices                         // of users, where latency is compared
+	loudest [len(latencyQuantiles)]loudest // of the slow requests of the canary, since nothing spoke against it
 
 	judge    *judge
 	evidence evidence  // of the judge, after the last block
@@ -106,6 +110,7 @@ type guardState struct {
 // openBlock is what the tests have not seen yet.
 type openBlock struct {
 	errors     Stratum
+	late       Stratum
 	latency    [len(latencyQuantiles)]Stratum
 	engagement Stratum
 }
@@ -126,6 +131,7 @@ type blockNote struct {
 type judgedSum struct {
 	at       time.Time
 	errors   Stratum
+	late     Stratum
 	silent   [2]int64 // of the bad ones: no answer in time; of the control and of the canary
 	latency  [len(latencyQuantiles)]Stratum
 	arrivals [2]int64 // the same
@@ -141,6 +147,7 @@ const (
 	fewUsers      = 50
 	fewUsersEpoch = 10 * time.Second
 	erredShare    = 0.25 // of fewUsers or more of a cohort who erred: all are forgotten
+	erredFew      = 0.5  // the same of fewer
 	rereadEvery   = time.Minute
 	renewEvery    = 10 * time.Minute
 )
@@ -162,6 +169,7 @@ func NewGuard(now time.Time, c GuardConfig) *Guard {
 	g.reread, g.renewed, g.forgot = now, now, now
 	g.sum.at, g.calm.at = now, now
 	g.evidence = g.judge.evidence()
+	g.voices = newVoices()
 	g.log = NewLog[guarded]()
 	return g
 }
@@ -236,13 +244,13 @@ func (g *Guard) Tick(now time.Time) Verdict {
 		g.blocks = g.blocks[1:]
 		g.close(b.Over, note, g.requests)
 		if g.trips() {
-			g.tripped = g.leading()
 			break
 		}
 	}
 	if second := int64(now.Sub(g.begun) / time.Second); second != g.second {
 		g.second = second
 		g.everySecond(now)
+		g.trips()
 	}
 	if g.tripped != "" {
 		return g.tellTrip(now)
@@ -296,6 +304,7 @@ func (g *Guard) limit(now time.Time) time.Duration {
 // everySecond does what need not be done more often.
 func (g *Guard) everySecond(now time.Time) {
 	g.users = [2]float64{g.seen[control].count(), g.seen[canary].count()}
+	g.tickLate(now)
 	g.forget(now)
 	if g.visits != nil {
 		left := g.visits.tick(g.second)
@@ -345,8 +354,12 @@ const tripDropped = time.Minute
 // as he likes; and they count once in ten seconds at most.
 func (g *Guard) forget(now time.Time) {
 	few := min(g.users[control], g.users[canary]) < fewUsers
+	share := erredShare
+	if few {
+		share = erredFew
+	}
 	spent := func(of cohort) bool {
-		return g.failing[of] >= max(erredShare*g.users[of], float64(g.config.MinUsers), 1)
+		return g.failing[of] >= max(share*g.users[of], float64(g.config.MinUsers), 1)
 	}
 	since := now.Sub(g.forgot)
 	over := since >= g.config.UserEpoch || g.crowded
@@ -378,9 +391,10 @@ func (g *Guard) close(over time.Time, note blockNote, requests []Seen) {
 		g.count(&c, &requests[i], limits)
 	}
 	g.watch.block(&c)
+	g.late.add(0, lateBlock{over, Stratum{N1: c.errors.N1 - c.errors.X1, N0: c.errors.N0 - c.errors.X0}, c.going})
 	g.pour(&c)
 	if note.last {
-		g.open = openBlock{}
+		g.open, g.late = openBlock{}, late{}
 	}
 }
 
@@ -389,9 +403,11 @@ type blockCounts struct {
 	over    time.Time
 	share   float64
 	came    [2]int64 // of the control and of the canary: all of them
+	gone    [2]int64 // of them, whose client left without an answer
 	firsts  [2]int64 // of a user in half an hour
 	errors  Stratum
 	latency [len(latencyQuantiles)]Stratum
+	going   []lateRequest // those that were well and have not ended
 }
 
 // count adds a request to its block, once it is known what it came to.
@@ -410,6 +426,12 @@ func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 		if g.visits != nil && g.visits.note(of, r.User) {
 			c.firsts[of]++
 		}
+	}
+	if gone := r.Ended && r.Class == ClientGone; gone && r.Wait < 0 {
+		c.gone[of]++
+	}
+	g.wait(c, r, limits)
+	if r.User != 0 {
 		if g.erred.has(r.User) {
 			if silent || r.Ended && r.Class.IsError() {
 				g.bad[of]++
@@ -419,23 +441,6 @@ func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 			}
 			return // one user's many errors are one
 		}
-		if of == canary {
-			g.unlike.served(r.User)
-			g.served++
-		} else if r.Wait >= 0 {
-			g.unlike.answered(r.User, r.Wait)
-		}
-	}
-	switch {
-	case r.Wait >= 0:
-		g.past[of].add(r.Wait)
-	case silent: // it takes so long at least
-		g.past[of].add(g.limit(c.over))
-	}
-	if limits != nil && (r.Wait >= 0 || silent) {
-		for q, limit := range limits[of] {
-			c.latency[q].add(of, silent || r.Wait > limit)
-		}
 	}
 	if r.Ended && r.Class == ClientGone {
 		return
@@ -443,22 +448,69 @@ func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 	bad := silent || r.Ended && r.Class.IsError()
 	c.errors.add(of, bad)
 	g.arrived[of]++
-	if !bad {
+	switch {
+	case bad:
+		if silent {
+			g.sum.silent[of]++
+		}
+		g.failed(of, r.User, r.Failed)
+	case r.still != nil:
+		c.going = append(c.going, lateRequest{r.still, r.User, of})
+	}
+}
+
+// wait counts how long a request waited for its first byte.
+func (g *Guard) wait(c *blockCounts, r *Seen, limits *slowLimits) {
+	of := cohortOf(r.Canary)
+	silent := !r.Ended && r.Wait < 0
+	switch {
+	case r.Wait >= 0:
+		g.past[of].add(r.Wait)
+	case silent: // it takes so long at least
+		g.past[of].add(g.limit(c.over))
+	default:
 		return
 	}
-	g.bad[of]++
-	if silent {
-		g.sum.silent[of]++
+	if !g.config.Latency || g.watch.failsToo || r.User != 0 && !g.voices.first(c.over, r.User) {
+		return
 	}
 	if r.User != 0 {
-		_, full := g.erred.add(r.User)
+		if of == canary {
+			g.unlike.served(r.User)
+			g.served++
+		} else if r.Wait >= 0 {
+			g.unlike.answered(r.User, r.Wait)
+		}
+	}
+	if limits == nil {
+		return
+	}
+	var above [len(latencyQuantiles)]bool
+	for q, limit := range limits[of] {
+		above[q] = silent || r.Wait > limit
+		c.latency[q].add(of, above[q])
+	}
+	if of == canary && r.User != 0 {
+		for q := range above {
+			if above[q] {
+				g.loudest[q].add(r.User)
+			}
+		}
+	}
+}
+
+// failed counts a request that has met an error.
+func (g *Guard) failed(of cohort, user uint64, why *FailedRequest) {
+	g.bad[of]++
+	if user != 0 {
+		_, full := g.erred.add(user)
 		g.crowded = g.crowded || full
 		g.failing[of]++
 	}
 	if of == canary {
-		g.victims.add(r.User, g.sum.errors.N1)
-		if r.Failed != nil {
-			g.keep(*r.Failed)
+		g.victims.add(user, g.sum.errors.N1)
+		if why != nil {
+			g.keep(*why)
 		}
 	}
 }
@@ -507,6 +559,7 @@ func (g *Guard) pour(c *blockCounts) {
 	if g.weight() < 0 && g.sum.errors.N1-g.victims.after >= calmAfter {
 		g.calm = g.sum
 		g.victims.clear()
+		g.loudest = [len(latencyQuantiles)]loudest{}
 	}
 }
 
@@ -530,6 +583,38 @@ func (g *Guard) leading() string {
 	return g.evidence.leading(g.config.Traffic == TrafficTrip)
 }
 
+// trips tells whether the evidence is enough, and notes by which test.
 func (g *Guard) trips() bool {
-	return g.weight() >= g.judge.tripAt && (g.leading() != TestErrors || g.victims.count() >= g.config.MinUsers)
+	if g.tripped != "" {
+		return true
+	}
+	if g.weight() < g.judge.tripAt {
+		return false
+	}
+	test := g.leading()
+	switch test {
+	case TestErrors:
+		if g.victims.count() < g.config.MinUsers {
+			return false
+		}
+	case TestLatency:
+		// While the control fails nobody knows how long it would have taken: what
+		// comes then is not counted either.
+		if g.watch.failsToo || !g.manyAreSlow() {
+			return false
+		}
+		if g.config.Errors && g.victims.count() >= g.config.MinUsers && g.hangs() {
+			test = TestErrors
+		}
+	}
+	g.tripped = test
+	return true
+}
+
+// hangs tells whether most of the canary's slow requests have had no answer at
+// all: people know that as an error.
+func (g *Guard) hangs() bool {
+	q := g.judge.slowest()
+	slow := g.sum.latency[q].X1 - g.calm.latency[q].X1
+	return 2*(g.sum.silent[canary]-g.calm.silent[canary]) >= slow
 }

@@ -26,6 +26,12 @@ const (
 	weightEngagement = 0.1
 )
 
+// weightLate is what the test of requests that break off later has of the weight
+// of errors.
+const weightLate = 0.1
+
+var logNow, logLate = math.Log(1 - weightLate), math.Log(weightLate)
+
 const engagementMargin = 0.05 // of users who do not come back, tolerated
 
 // judge weighs the evidence against a canary: blocks of settled requests go in,
@@ -34,6 +40,7 @@ type judge struct {
 	tripAt float64 // ln(1/α)
 
 	errors     *proportions // nil: turned off; so are the others
+	late       *proportions
 	latency    *[len(latencyQuantiles)]*proportions
 	arrivals   *arrivals
 	engagement *proportions
@@ -54,6 +61,7 @@ func newJudge(c judgeConfig) *judge {
 	limit := j.tripAt / 3 // one block alone cannot trip
 	if c.errors {
 		j.errors = newProportions(c.ratio, c.margin, limit)
+		j.late = newProportions(c.ratio, c.margin, limit)
 	}
 	if c.latency {
 		j.latency = new([len(latencyQuantiles)]*proportions)
@@ -75,6 +83,17 @@ func (j *judge) erred(strata ...Stratum) {
 		j.errors.add(strata...)
 	}
 }
+
+// brokeOff judges requests that were well when they were judged first, and those
+// among them that have failed since.
+func (j *judge) brokeOff(s Stratum) {
+	if j.late != nil {
+		j.late.add(s)
+	}
+}
+
+// breaksOff tells whether it is rather that requests break off later.
+func (j *judge) breaksOff() bool { return j.late != nil && j.late.logE+logLate > j.errors.logE+logNow }
 
 // waited judges requests and the slow ones among them, by the quantile of number
 // q.
@@ -117,7 +136,7 @@ func (j *judge) engaged(s Stratum) {
 // disperse tells by how much errors vary more than chance has it, 1 or more.
 func (j *judge) disperse(by float64) {
 	if j.errors != nil {
-		j.errors.dispersion = by
+		j.errors.dispersion, j.late.dispersion = by, by
 	}
 }
 
@@ -134,7 +153,7 @@ func (j *judge) evidence() evidence {
 	none := math.Inf(-1)
 	e := evidence{errors: none, latency: none, arrivals: none, engagement: none}
 	if j.errors != nil {
-		e.errors = j.errors.logE
+		e.errors = logAddExp(j.errors.logE+logNow, j.late.logE+logLate)
 	}
 	if j.latency != nil {
 		for _, t := range j.latency {

@@ -32,11 +32,28 @@ type LogBlock[T any] struct {
 
 // LogRecord is one request.
 type LogRecord[T any] struct {
-	What   T
+	What T
+	left atomic.Pointer[[]int]
+	followed
+}
+
+// followed is what becomes of a request.
+type followed struct {
 	state  atomic.Uint32 // 0: not written yet; recordOpen; recordEnded + class
 	wait   atomic.Int64  // nanoseconds to the first byte + 1; 0: none yet
 	failed atomic.Pointer[FailedRequest]
-	left   atomic.Pointer[[]int]
+}
+
+// seen is what has become of it by now.
+func (f *followed) seen() Seen {
+	state := f.state.Load()
+	s := Seen{Wait: time.Duration(f.wait.Load() - 1), Failed: f.failed.Load()}
+	if state >= recordEnded {
+		s.Ended, s.Class = true, Class(state-recordEnded)
+	} else {
+		s.still = f
+	}
+	return s
 }
 
 // LogTicket follows one request. The zero ticket is of one that nobody follows.
@@ -187,17 +204,12 @@ func (b *LogBlock[T]) Each(i int, f func(what *T, s Seen)) {
 		if r == nil {
 			continue
 		}
-		state := r.state.Load()
-		if state == 0 {
+		if r.state.Load() == 0 {
 			continue // just being written, by somebody who was held up
 		}
 		if left := r.left.Load(); left != nil && slices.Contains(*left, i) {
 			continue
 		}
-		s := Seen{Wait: time.Duration(r.wait.Load() - 1), Failed: r.failed.Load()}
-		if state >= recordEnded {
-			s.Ended, s.Class = true, Class(state-recordEnded)
-		}
-		f(&r.What, s)
+		f(&r.What, r.seen())
 	}
 }

@@ -16,6 +16,9 @@ type Recovery struct {
 	// other is taken as 0.9.
 	Quantile float64
 
+	// Late tells that it was of requests that broke off later, for TestErrors.
+	Late bool
+
 	// Excess of the canary's rate of bad requests over the control's, in (0, 1),
 	// that has to be refuted.
 	Excess float64
@@ -48,7 +51,13 @@ const (
 )
 
 func (r *recovery) erred(s Stratum) {
-	if r != nil && r.Test != TestLatency {
+	if r != nil && r.Test != TestLatency && !r.Late {
+		r.proof.add(good(s))
+	}
+}
+
+func (r *recovery) brokeOff(s Stratum) {
+	if r != nil && r.Test != TestLatency && r.Late {
 		r.proof.add(good(s))
 	}
 }

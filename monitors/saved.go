@@ -14,6 +14,7 @@ type SavedGuard struct {
 	Config     GuardConfig      `json:"config"` // under which it was found
 	Begun      time.Time        `json:"begun"`
 	Errors     *savedTest       `json:"errors,omitempty"`
+	Late       *savedTest       `json:"late,omitempty"`
 	Latency    []*savedTest     `json:"latency,omitempty"`
 	Arrivals   *savedTest       `json:"arrivals,omitempty"`
 	Engagement *savedTest       `json:"engagement,omitempty"`
@@ -26,7 +27,7 @@ type SavedGuard struct {
 
 // savedVersion changes with what the numbers mean: evidence of another version
 // is not gone on with.
-const savedVersion = 1
+const savedVersion = 2
 
 type savedTest struct {
 	Bets   []savedBet `json:"bets"`
@@ -103,7 +104,7 @@ func (g *Guard) Save() *SavedGuard {
 	}
 	s := &SavedGuard{
 		Version: savedVersion, Config: g.config, Begun: g.shown.UTC(), Requests: g.arrived, Bad: g.bad, Past: map[int]uint32{},
-		Errors: g.judge.errors.save(), Engagement: g.judge.engagement.save(),
+		Errors: g.judge.errors.save(), Late: g.judge.late.save(), Engagement: g.judge.engagement.save(),
 		Judged: map[string]int64{"n1": g.sum.errors.N1, "x1": g.sum.errors.X1, "n0": g.sum.errors.N0, "x0": g.sum.errors.X0},
 	}
 	if g.judge.arrivals != nil {
@@ -145,6 +146,9 @@ func RestoreGuard(now time.Time, c GuardConfig, text json.RawMessage) (*Guard, e
 	}
 	if err := g.judge.errors.restore(s.Errors); err != nil {
 		return wrong("errors", err)
+	}
+	if err := g.judge.late.restore(s.Late); err != nil {
+		return wrong("late", err)
 	}
 	if err := g.judge.engagement.restore(s.Engagement); err != nil {
 		return wrong("engagement", err)

@@ -76,7 +76,7 @@ func TestSavedGuardIsRefused(t *testing.T) {
 	}{
 		"nothing": {"", c}, "no JSON": {"{", c}, "a number": {"7", c}, "empty": {"{}", c},
 		"cut off":         {string(whole[:len(whole)/2]), c},
-		"another version": {strings.Replace(string(whole), `"version":1`, `"version":2`, 1), c},
+		"another version": {strings.Replace(string(whole), `"version":2`, `"version":1`, 1), c},
 		"another config":  {string(whole), otherwise},
 		"no bets":         {strings.Replace(string(whole), `"bets":[{`, `"bets":[],"x":[{`, 1), c},
 		"negative decay":  {strings.Replace(string(whole), `"decay":0`, `"decay":-1e9`, 1), c},

@@ -52,6 +52,10 @@ type GuardEvidence struct {
 	// Quantile of the times to the first byte that speaks most against the canary,
 	// for TestLatency; 0 for others.
 	Quantile float64 `json:"quantile,omitempty"`
+
+	// Late tells that it is of requests that broke off a while after their answer
+	// had begun, for TestErrors.
+	Late bool `json:"late,omitempty"`
 }
 
 // CohortEvidence are one cohort's counts since the flag was armed.

@@ -44,6 +44,7 @@ func (g *Guard) verdict(now time.Time) Verdict {
 // The reasons to hold, in the order in which they are told.
 const (
 	HoldTraffic  = "traffic of the canary drops"
+	HoldGone     = "clients of the canary leave without an answer"
 	HoldControl  = "control fails too"
 	HoldSlow     = "control is slower than usual, too"
 	HoldEvidence = "evidence against the canary"
@@ -55,27 +56,29 @@ const (
 // trip: a rollout must not climb meanwhile. Its rules are plain ones: a hold that
 // was not needed costs a few minutes.
 type holding struct {
-	reason  string
-	there   [holdWindows][2]float64 // who was, in ten seconds each: a ring; the one at windows is filled
-	windows int
-	current window
-	before  window
-	began   time.Time // of the current one
-	quiet   [2]time.Time
-	latest  Stratum   // of this second
-	bad, n  float64   // of the control while nothing was wrong with it, fading
-	failed  time.Time // when the control was last as usual
-	slow    bool
-	present [2]headcount // users of the current window
-	wanted  float64      // the canary's share of those who are there before it dropped; 0: it has not
-	dropped time.Time    // when it was last as it should be
-	late    [2]float64   // who were there in the last windows
-	silent  bool
+	reason   string
+	there    [holdWindows][2]float64 // who was, in ten seconds each: a ring; the one at windows is filled
+	windows  int
+	current  window
+	before   window
+	began    time.Time // of the current one
+	quiet    [2]time.Time
+	latest   Stratum   // of this second
+	bad, n   float64   // of the control while nothing was wrong with it, fading
+	failed   time.Time // when the control was last as usual
+	failsToo bool      // the control, just now
+	slow     bool
+	present  [2]headcount // users of the current window
+	wanted   float64      // the canary's share of those who are there before it dropped; 0: it has not
+	dropped  time.Time    // when it was last as it should be
+	late     [2]float64   // who were there in the last windows
+	silent   bool
 }
 
 // window is what came in ten seconds.
 type window struct {
 	arrived [2]int64 // all of them, also those that the tests do not see
+	gone    [2]int64 // of them, without an answer
 	unknown [2]int64 // of them, of nobody known
 	errors  Stratum
 	slow    Stratum // above the limit of the p90
@@ -117,6 +120,7 @@ func (h *holding) block(c *blockCounts) {
 	h.current.slow.plus(c.latency[1])
 	for of, n := range c.came {
 		h.current.arrived[of] += n
+		h.current.gone[of] += c.gone[of]
 	}
 	h.latest.plus(c.errors)
 }
@@ -133,6 +137,7 @@ func (h *holding) second(g *Guard, now time.Time) {
 		h.there[h.windows%holdWindows][of] = h.present[of].count() + float64(h.current.unknown[of])
 	}
 	failing, slow, before := h.failing(), h.slower(), h.wanted
+	h.failsToo = failing
 	dropping := h.dropping(now)
 	if before == 0 {
 		h.dropped = now
@@ -160,6 +165,8 @@ func (h *holding) second(g *Guard, now time.Time) {
 		h.reason = HoldTraffic
 	case failing:
 		h.reason = HoldControl
+	case h.leaving():
+		h.reason = HoldGone
 	case slow:
 		h.reason = HoldSlow
 	case e.whole >= math.Log(suspicion):
@@ -204,7 +211,22 @@ func (h *holding) recent() window {
 	w := h.current
 	w.errors.plus(h.before.errors)
 	w.slow.plus(h.before.slow)
+	for of := range w.arrived {
+		w.arrived[of] += h.before.arrived[of]
+		w.gone[of] += h.before.gone[of]
+	}
 	return w
+}
+
+// leaving tells whether many more clients of the canary than of the control leave
+// before their answer begins.
+func (h *holding) leaving() bool {
+	w := h.recent()
+	if w.gone[canary] < 10 {
+		return false
+	}
+	share := func(of cohort) float64 { return float64(w.gone[of]) / float64(max(w.arrived[of], 1)) }
+	return share(canary) > 3*share(control)+0.1
 }
 
 // failing tells whether the control fails much more than usual.
@@ -353,6 +375,9 @@ func (g *Guard) Evidence(now time.Time) *Evidence {
 		e.Canary, e.Control = CohortEvidence{Requests: judged.N1, Slow: judged.X1}, CohortEvidence{Requests: judged.N0, Slow: judged.X0}
 		e.Guard.Quantile = latencyQuantiles[g.judge.slowest()]
 	}
+	if test == TestErrors {
+		e.Guard.Late = g.judge.breaksOff()
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (share %s %%)", bad, short(100*g.config.Share))
 	if test == TestErrors && !g.anonymous {
@@ -398,6 +423,10 @@ func (g *Guard) window(test string) (s Stratum, words string) {
 	case TestEngagement:
 		s = g.sum.left.minus(g.calm.left)
 		return s, fmt.Sprintf("%d of %d users of the canary did not come back within %d s, against %d of %d of the control", s.X1, s.N1, visitGone, s.X0, s.N0)
+	}
+	if g.judge.breaksOff() {
+		s = g.sum.late.minus(g.calm.late)
+		return s, fmt.Sprintf("%d of %d canary requests broke off after their answer had begun, against %d of %d of the control", s.X1, s.N1, s.X0, s.N0)
 	}
 	s = g.sum.errors.minus(g.calm.errors)
 	words = fmt.Sprintf("%d of %d canary requests failed", s.X1, s.N1)
