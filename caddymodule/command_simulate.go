@@ -31,7 +31,8 @@ outcome is ok, error, aborted, client_gone or unfinished; user may be missing;
 another epoch than before marks a change of the percentage. Caddy's JSON access
 log works too, in the order it was written.
 
-Each verdict is a line of JSON, and the last line is what it all came to.`
+Each verdict is a line of JSON, and the last line is what it all came to. The
+exit status is 0 whatever the verdict, and 1 where there is none.`
 	f := c.Flags()
 	f.String("flags", "", "A features file that defines the flag (default: a guard with its defaults)")
 	f.String("flag", "", "The flag (default: the only one of the file)")
@@ -135,6 +136,12 @@ func simulatedGuard(file, name string) (c monitors.GuardConfig, flag string, err
 	case !r.Definition(i).Guard.Enabled:
 		return c, "", fmt.Errorf("flag %q: its guard is turned off (`guard: false`)", name)
 	}
+	if !r.Splits(i) {
+		fmt.Fprintf(os.Stderr, "flag %q splits nobody: in force it has no control and no guard; it is played as if it had\n", name)
+	}
+	if thresholdsOf(r.Definition(i)).Any() {
+		fmt.Fprintf(os.Stderr, "flag %q: its thresholds are not played, only its guard\n", name)
+	}
 	c = guardConfig(r.Definition(i).Guard)
 	c.Share = r.CanaryShare(i)
 	if c.Share <= 0 || c.Share >= 1 {
@@ -188,7 +195,7 @@ func replayFile(path, flag, user string, replay *simulation.Replay, p *replayPro
 	lines := bufio.NewReaderSize(in, 1<<16)
 	log := simulation.AccessLog{Flag: flag, User: user}
 	sorter := simulation.Sorter{Reach: logReach}
-	number, played, bad := 0, 0, 0
+	number, played, bad, vague, known := 0, 0, 0, 0, false
 	play := func(q simulation.Request) error {
 		p.see(q.T)
 		return replay.Add(q)
@@ -234,6 +241,9 @@ func replayFile(path, flag, user string, replay *simulation.Replay, p *replayPro
 			number--
 			break
 		}
+		if number == 1 {
+			line = bytes.TrimPrefix(line, []byte("\ufeff"))
+		}
 		switch text := bytes.TrimSpace(line); {
 		case errors.Is(err, errLongLine):
 			complain(err)
@@ -244,6 +254,7 @@ func replayFile(path, flag, user string, replay *simulation.Replay, p *replayPro
 			}
 			q, err := log.Parse(text)
 			if err == nil {
+				known = known || q.User != ""
 				played++
 				err = sorter.Add(q, play)
 			}
@@ -254,6 +265,9 @@ func replayFile(path, flag, user string, replay *simulation.Replay, p *replayPro
 			q, err := simulation.ParseRequest(text)
 			if err == nil {
 				played++
+				if q.Status == 0 && q.Outcome == "" {
+					vague++
+				}
 				err = playTrace(q)
 			}
 			if err != nil {
@@ -273,8 +287,16 @@ func replayFile(path, flag, user string, replay *simulation.Replay, p *replayPro
 		return fmt.Errorf("%s: no line is a request that the split of %q decided", path, flag)
 	case played == 0:
 		return fmt.Errorf("%s: none of %d lines can be read", path, number)
+	case bad > played:
+		return fmt.Errorf("%s: %d of %d lines cannot be read", path, bad, number)
 	case bad > 0:
 		fmt.Fprintf(os.Stderr, "%s: %d of %d lines were left out\n", path, bad, number)
+	}
+	if vague > 0 {
+		fmt.Fprintf(os.Stderr, "%s: %d of %d lines have neither status nor outcome: they are taken for well\n", path, vague, number)
+	}
+	if user != "" && !known {
+		fmt.Fprintf(os.Stderr, "%s: no line has %s: nobody is known\n", path, user)
 	}
 	return nil
 }

@@ -305,3 +305,136 @@ func TestToleranceAfterRestart(t *testing.T) {
 		}
 	}
 }
+
+// An answer that breaks off two seconds after it began is found, although its block
+// was judged before.
+func TestBreaksOffLater(t *testing.T) {
+	for seed := range uint64(6) {
+		c := defaultGuard()
+		c.Share = 0.1
+		s := newSmall(t, seed, c)
+		s.rate = 0 // by its own hand
+		broken := false
+		download := func() {
+			for range s.rng.IntN(5) {
+				user := s.rng.Uint64N(s.users)
+				isCanary := s.canary(user)
+				ticket := s.g.Arrive(s.g.Epoch(), isCanary, mix(user))
+				ticket.FirstByte(20 * time.Millisecond)
+				out := &Outcome{Class: OK, Status: 200, Answered: true, FirstByte: 20 * time.Millisecond}
+				at := s.now + time.Duration(s.rng.IntN(30))*step + step
+				if s.rng.Float64() < 0.002 || broken && isCanary && s.rng.Float64() < 0.3 {
+					out, at = &Outcome{Class: Aborted, Status: 200, Answered: true, FirstByte: 20 * time.Millisecond, Error: "broken off"}, s.now+2*time.Second
+				}
+				s.underway[at] = append(s.underway[at], func() { ticket.End(epoch.Add(at), out) })
+			}
+		}
+		if v := s.until(20*time.Minute, download); v.Kind != "" {
+			t.Fatalf("seed %d: %v after %v: %s", seed, v, s.now, s.g.Evidence(epoch.Add(s.now)).Summary)
+		}
+		if s.g.late.going > 1000 {
+			t.Errorf("%d requests are still followed", s.g.late.going)
+		}
+		broken = true
+		v := s.until(25*time.Minute, download)
+		e := s.g.Evidence(epoch.Add(s.now))
+		if v.Kind != Trip || v.Test != TestErrors || s.now > 20*time.Minute+45*time.Second || !e.Guard.Late || e.Canary.Errors < 3 || e.Canary.Errors > e.Canary.Requests || len(e.Last) == 0 {
+			t.Errorf("seed %d: %v after %v: %s", seed, v, s.now-20*time.Minute, e.Summary)
+		}
+		// On probation it has to prove just that.
+		c.Recovery = Recovery{Test: TestErrors, Late: true, Excess: 0.15}
+		s.g = NewGuard(epoch.Add(s.now), c)
+		clear(s.underway)
+		if v := s.until(s.now+time.Hour, download); v.Kind == Recovered {
+			t.Errorf("seed %d: recovered, and nothing is mended", seed)
+		}
+		broken = false
+		s.g = NewGuard(epoch.Add(s.now), c)
+		clear(s.underway)
+		if v := s.until(s.now+time.Hour, download); v.Kind != Recovered {
+			t.Errorf("seed %d: mended, and %v", seed, v)
+		}
+	}
+}
+
+// Somebody who loads a slow page of twenty parts has one voice, whichever cohort it
+// is; and two users of the canary who are always slow do not make it slow.
+func TestSlowPagesAndSlowUsers(t *testing.T) {
+	for seed := range uint64(6) {
+		c := defaultGuard()
+		c.Share = 0.1
+		s := newSmall(t, seed, c)
+		s.rate = 100
+		page := s.every(50*time.Second, func() {
+			user := s.rng.Uint64N(s.users)
+			for range 20 {
+				s.request(user, s.canary(user), 500*time.Millisecond, false)
+			}
+		})
+		if v := s.until(20*time.Minute, page); v.Kind != "" {
+			t.Errorf("pages, seed %d: %v after %v: %s", seed, v, s.now, s.g.Evidence(epoch.Add(s.now)).Summary)
+		}
+		s = newSmall(t, seed, c)
+		s.rate = 100
+		two := func() {
+			s.request(1e15, true, 500*time.Millisecond, false)
+			s.request(1e15+1, true, 500*time.Millisecond, false)
+		}
+		if v := s.until(20*time.Minute, two); v.Kind != "" {
+			t.Errorf("two users, seed %d: %v after %v: %s", seed, v, s.now, s.g.Evidence(epoch.Add(s.now)).Summary)
+		}
+	}
+}
+
+// A tenth of the canary's users who wait for long are found, although what has no
+// answer in time is an error, too, and counts as one once.
+func TestSlowForATenth(t *testing.T) {
+	for _, wait := range []time.Duration{800 * time.Millisecond, 3 * time.Second} {
+		c := defaultGuard()
+		c.Share = 0.1
+		s := newSmall(t, 5, c)
+		s.rate, s.users = 100, 2000
+		if v := s.until(10 * time.Minute); v.Kind != "" {
+			t.Fatal(v, s.now)
+		}
+		slow := func() {
+			for range s.rng.IntN(3) {
+				user := s.rng.Uint64N(20) // of 200
+				s.request(user, true, wait, false)
+			}
+		}
+		if v := s.until(20*time.Minute, slow); v.Kind != Trip || s.now > 13*time.Minute {
+			t.Errorf("%v: %v after %v", wait, v, s.now-10*time.Minute)
+		}
+	}
+}
+
+// Clients who leave before an answer begins are neither success nor failure, and
+// when they are the canary's it does not climb.
+func TestHoldWhenClientsLeave(t *testing.T) {
+	c := defaultGuard()
+	c.Share = 0.1
+	s := newSmall(t, 5, c)
+	s.rate = 100
+	usual := s.answers
+	if v := s.until(5 * time.Minute); v.Kind != "" || s.g.watch.reason != "" {
+		t.Fatal(v, s.g.watch.reason)
+	}
+	s.answers = func(bool) (time.Duration, bool) { return -500 * time.Millisecond, false }
+	if s.until(6 * time.Minute); s.g.watch.reason == HoldGone {
+		t.Error("held although those of the control leave, too")
+	}
+	s.answers = func(isCanary bool) (time.Duration, bool) {
+		if isCanary {
+			return -500 * time.Millisecond, false
+		}
+		return usual(isCanary)
+	}
+	if v := s.until(7 * time.Minute); v.Kind != "" || s.g.watch.reason != HoldGone {
+		t.Errorf("%v, held: %q", v, s.g.watch.reason)
+	}
+	s.answers = usual
+	if s.until(8 * time.Minute); s.g.watch.reason == HoldGone {
+		t.Error("still held when nobody leaves")
+	}
+}

@@ -54,6 +54,9 @@ func TestSimulate(t *testing.T) {
 		"off": {"active": true, "percentage_rollout": 10, "guard": false}
 	}`, nil)
 	file := filepath.Join(p.dir, "features.json")
+	threshold, everybody := filepath.Join(p.dir, "threshold.json"), filepath.Join(p.dir, "everybody.json")
+	p.write("threshold.json", `{"new_ui": {"active": true, "percentage_rollout": 10, "error_threshold": 3}}`)
+	p.write("everybody.json", `{"new_ui": {"active": true}}`)
 	tests := []struct {
 		name   string
 		stdin  string
@@ -68,11 +71,17 @@ func TestSimulate(t *testing.T) {
 		{name: "the defaults", stdin: trace(true), args: []string{"--trace", "-"}, want: "trip"},
 		{name: "a scenario", args: []string{"--scenario", "s22"}, want: "trip"},
 		{name: "bad lines among good ones", stdin: "nonsense\n" + trace(true) + `{"t": 5000, "can`, args: []string{"--trace", "-"}, want: "trip", stderr: "-:1: "},
-		{name: "out of order", stdin: `{"t": 10, "canary": true}` + "\n" + `{"t": 1, "canary": true}` + "\n", args: []string{"--trace", "-"}, want: "keep", stderr: "order of arrival"},
+		{name: "out of order", stdin: `{"t": 10, "canary": true}` + "\n" + `{"t": 1, "canary": true}` + "\n", args: []string{"--trace", "-"}, want: "hold", stderr: "order of arrival"},
 		{name: "one wrong time", stdin: strings.Replace(trace(true), "\n", "\n"+`{"t": 1767225600, "canary": true}`+"\n", 1), args: []string{"--trace", "-"}, want: "trip", stderr: "-:2: t: 1767225600 is long after the line above, and the next line is not"},
 		{name: "a wrong time first", stdin: `{"t": 1767225600, "canary": true}` + "\n" + trace(true), args: []string{"--trace", "-"}, want: "trip", stderr: "-:1: t: 1767225600"},
 		{name: "a night between", stdin: `{"t": -40000, "canary": true}` + "\n" + trace(true), args: []string{"--trace", "-"}, want: "trip"},
-		{name: "a misspelt cohort", stdin: strings.ReplaceAll(trace(true), "canary", "cannary"), args: []string{"--trace", "-"}, want: "keep", stderr: "no request is of the canary"},
+		{name: "a misspelt cohort", stdin: strings.ReplaceAll(trace(true), "canary", "cannary"), args: []string{"--trace", "-"}, want: "hold", stderr: "no request is of the canary"},
+		{name: "a byte order mark", stdin: "\ufeff" + trace(true), args: []string{"--quiet", "--trace", "-"}, want: "trip"},
+		{name: "no such status", stdin: `{"t": 0, "canary": true, "status": 1000}` + "\n" + trace(true), args: []string{"--trace", "-"}, want: "trip", stderr: "-:1: status: want a number from 100 to 999, got 1000"},
+		{name: "neither status nor outcome", stdin: `{"t": 0, "canary": true}` + "\n" + trace(true), args: []string{"--trace", "-"}, want: "trip", stderr: "lines have neither status nor outcome"},
+		{name: "mostly nonsense", stdin: `{"t": 0, "canary": true}` + "\n1\n2\n3\n", args: []string{"--trace", "-"}, stderr: "3 of 4 lines cannot be read", status: 1},
+		{name: "thresholds", args: []string{"--flags", threshold, "--scenario", "S15"}, want: "keep", stderr: "its thresholds are not played"},
+		{name: "on for everybody", args: []string{"--flags", everybody, "--scenario", "S01"}, want: "trip", stderr: "splits nobody"},
 		{name: "nothing", args: []string{"--trace", "-"}, stderr: "no line is a request", status: 1},
 		{name: "no such file", args: []string{"--trace", filepath.Join(p.dir, "none")}, stderr: "no such file", status: 1},
 		{name: "neither trace nor scenario", stderr: "want --trace FILE or --scenario NAME", status: 1},

@@ -254,6 +254,7 @@ func (r *Replay) t() float64 { return math.Round((r.origin+r.now.Seconds())*10) 
 // Finish lets what is under way come to its end, as long as a block waits for it
 // at most, and returns what all has come to.
 func (r *Replay) Finish() Result {
+	before := r.result
 	if r.began && !r.Tripped() {
 		last := r.now
 		for i := 0; i < 700 && len(r.pending) > 0 && !r.Tripped(); i++ {
@@ -267,8 +268,12 @@ func (r *Replay) Finish() Result {
 		return r.result
 	}
 	if !r.Tripped() {
-		r.result.T = r.t()
-		if r.result.Reason == monitors.HoldWarmUp { // no more to say of a short trace
+		// That nobody comes after the end of the trace says nothing.
+		r.result.Verdict, r.result.Reason, r.result.T = before.Verdict, before.Reason, r.t()
+		switch {
+		case before.CanaryRequests == 0 || before.ControlRequests == 0:
+			r.result.Verdict, r.result.Reason = monitors.Hold, monitors.HoldSilence
+		case r.result.Reason == monitors.HoldWarmUp: // no more to say of a short trace
 			r.result.Verdict, r.result.Reason = monitors.Keep, ""
 		}
 	}

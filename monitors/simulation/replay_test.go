@@ -247,8 +247,22 @@ func TestReplayCounts(t *testing.T) {
 	// Without anything under way, two seconds more; that it warmed up still is
 	// nothing against a canary.
 	r = simulation.NewReplay(defaults(0.25))
-	add(r, simulation.Request{T: 7}, simulation.Request{T: 8.3, Status: 200})
+	add(r, simulation.Request{T: 7, Canary: true}, simulation.Request{T: 8.3, Status: 200})
 	if got := r.Finish(); got.T != 10.3 || got.Verdict != monitors.Keep || got.Reason != "" {
+		t.Errorf("%+v", got)
+	}
+	// A canary that nobody came to has not passed.
+	r = simulation.NewReplay(defaults(0.25))
+	add(r, simulation.Request{T: 7}, simulation.Request{T: 300, Status: 200})
+	if got := r.Finish(); got.Verdict != monitors.Hold || got.Reason != monitors.HoldSilence {
+		t.Errorf("%+v", got)
+	}
+	// Streams that outlive the trace are not a time in which nobody came.
+	r = simulation.NewReplay(defaults(0.25))
+	for i := range 700 {
+		add(r, simulation.Request{T: float64(i), Canary: i%2 == 0, User: strconv.Itoa(i), Status: 200, FirstByte: seconds(0.01), Outcome: simulation.Unfinished})
+	}
+	if got := r.Finish(); got.Verdict != monitors.Keep {
 		t.Errorf("%+v", got)
 	}
 }

@@ -113,6 +113,9 @@ func (q *Request) check() error {
 			return fmt.Errorf("%s: want seconds, got %g", f.name, *f.value)
 		}
 	}
+	if q.Status != 0 && (q.Status < 100 || q.Status > 999) {
+		return fmt.Errorf("status: want a number from 100 to 999, got %d", q.Status)
+	}
 	switch q.Outcome {
 	case "", OK, Error, Aborted, ClientGone, Unfinished:
 		return nil

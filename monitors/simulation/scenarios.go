@@ -238,6 +238,42 @@ var Scenarios = []Scenario{
 		respond: during(minute, ever, onCanary(func(_ *rand.Rand, q *simulated) { q.wait, q.gone = 5*time.Second, true })),
 	},
 	{
+		ID: "breaks-off-late", Summary: "30 % of the canary's answers are broken off two seconds after they began", Want: monitors.Trip, Budget: Budget{Delay: 15 * time.Second},
+		respond: during(minute, ever, onCanary(func(rng *rand.Rand, q *simulated) {
+			if q.status, q.body = 200, 50*time.Millisecond; rng.Float64() < 0.3 {
+				q.bad, q.body = true, 2*time.Second
+			}
+		})),
+	},
+	{
+		ID: "download", Summary: "a tenth of the answers take half a minute in either version, and one in a hundred of them breaks off", Want: monitors.Keep,
+		respond: func(rng *rand.Rand, q *simulated) {
+			if rng.Float64() < 0.1 {
+				q.status, q.body, q.bad = 200, time.Duration(10e9+40e9*rng.Float64()), rng.Float64() < 0.01
+			}
+		},
+	},
+	{
+		ID: "slower-bot", Summary: "a bot in the canary makes 15 % of all requests, of a page that takes 0.8 s in either version", Want: monitors.Keep, bot: 0.15,
+		respond: func(_ *rand.Rand, q *simulated) {
+			if q.bot {
+				q.wait += 800 * time.Millisecond
+			}
+		},
+	},
+	{
+		ID: "hang-or-refuse", Summary: "what both need is down from 600 to 1,200 s: half of the control's requests fail at once, half of the canary's hang", Want: monitors.Keep, Hold: monitors.HoldControl,
+		Onset: 10 * minute,
+		respond: during(10*minute, 20*minute, func(rng *rand.Rand, q *simulated) {
+			switch down := rng.Float64() < 0.5; {
+			case down && q.canary:
+				q.bad, q.wait = true, 30*time.Second
+			case down:
+				q.bad, q.wait = true, 5*time.Millisecond
+			}
+		}),
+	},
+	{
 		ID: "slow-bot", Summary: "a bot in the canary makes 15 % of all requests, of a page that takes 5 s in either version", Want: monitors.Keep, bot: 0.15,
 		respond: func(_ *rand.Rand, q *simulated) {
 			if q.bot {
