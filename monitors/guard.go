@@ -430,17 +430,23 @@ func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 	if gone := r.Ended && r.Class == ClientGone; gone && r.Wait < 0 {
 		c.gone[of]++
 	}
-	g.wait(c, r, limits)
-	if r.User != 0 {
-		if g.erred.has(r.User) {
-			if silent || r.Ended && r.Class.IsError() {
-				g.bad[of]++
-			}
-			if !r.Ended || r.Class != ClientGone {
-				g.arrived[of]++
-			}
-			return // one user's many errors are one
+	switch {
+	case r.Wait >= 0:
+		g.past[of].add(r.Wait)
+	case silent: // it takes so long at least
+		g.past[of].add(g.limit(c.over))
+	}
+	if r.User != 0 && g.erred.has(r.User) {
+		if silent || r.Ended && r.Class.IsError() {
+			g.bad[of]++
 		}
+		if !r.Ended || r.Class != ClientGone {
+			g.arrived[of]++
+		}
+		return // one user's many errors are one
+	}
+	if r.Wait >= 0 || silent {
+		g.wait(c, r, limits)
 	}
 	if r.Ended && r.Class == ClientGone {
 		return
@@ -459,18 +465,10 @@ func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 	}
 }
 
-// wait counts how long a request waited for its first byte.
+// wait counts how long a request waited for its first byte, or that it waited in
+// vain.
 func (g *Guard) wait(c *blockCounts, r *Seen, limits *slowLimits) {
 	of := cohortOf(r.Canary)
-	silent := !r.Ended && r.Wait < 0
-	switch {
-	case r.Wait >= 0:
-		g.past[of].add(r.Wait)
-	case silent: // it takes so long at least
-		g.past[of].add(g.limit(c.over))
-	default:
-		return
-	}
 	if !g.config.Latency || g.watch.failsToo || r.User != 0 && !g.voices.first(c.over, r.User) {
 		return
 	}
@@ -487,7 +485,7 @@ func (g *Guard) wait(c *blockCounts, r *Seen, limits *slowLimits) {
 	}
 	var above [len(latencyQuantiles)]bool
 	for q, limit := range limits[of] {
-		above[q] = silent || r.Wait > limit
+		above[q] = r.Wait < 0 || r.Wait > limit
 		c.latency[q].add(of, above[q])
 	}
 	if of == canary && r.User != 0 {
@@ -600,7 +598,7 @@ func (g *Guard) trips() bool {
 	case TestLatency:
 		// While the control fails nobody knows how long it would have taken: what
 		// comes then is not counted either.
-		if g.watch.failsToo || !g.manyAreSlow() {
+		if g.watch.failsToo || !g.manyAreSlow(g.judge.tripAt) {
 			return false
 		}
 		if g.config.Errors && g.victims.count() >= g.config.MinUsers && g.hangs() {

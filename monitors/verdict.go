@@ -169,7 +169,7 @@ func (h *holding) second(g *Guard, now time.Time) {
 		h.reason = HoldGone
 	case slow:
 		h.reason = HoldSlow
-	case e.whole >= math.Log(suspicion):
+	case e.whole >= math.Log(suspicion) && (e.leading(true) != TestLatency || g.manyAreSlow(math.Log(suspicion))):
 		h.reason = HoldEvidence
 	case h.silent:
 		h.reason = HoldSilence

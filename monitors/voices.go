@@ -79,14 +79,14 @@ func (l *loudest) most(n int) (slow int64) {
 
 // manyAreSlow tells whether the canary is slower without those of its users who
 // were slow most often, one fewer than have to be affected: the likelihood ratio
-// of what is left must weigh half as much as a trip. Where nobody knows who asks
-// there is nobody to leave out.
-func (g *Guard) manyAreSlow() bool {
+// of what is left must weigh half as much as is asked of the evidence. Where nobody
+// knows who asks there is nobody to leave out.
+func (g *Guard) manyAreSlow(asked float64) bool {
 	q := g.judge.slowest()
 	s := g.sum.latency[q].minus(g.calm.latency[q])
 	apart := min(g.loudest[q].most(g.config.MinUsers-1), s.X1)
 	s.N1, s.X1 = s.N1-apart, s.X1-apart
-	return s.likelihoodRatio() >= g.judge.tripAt/2
+	return s.likelihoodRatio() >= asked/2
 }
 
 // likelihoodRatio is the largest logarithm of the likelihood ratio of a canary that
