@@ -33,8 +33,8 @@ func (b *bitmap) room() int64 { return int64(len(b.words)) * 64 / bitsPerUser }
 
 // places are a user's two bits.
 func (b *bitmap) places(user uint64) (first, second uint64) {
-	n := uint64(len(b.words) * 64)
-	return user % n, (user >> 32) % n
+	mask := uint64(len(b.words)*64 - 1) // a power of two
+	return user & mask, user >> 32 & mask
 }
 
 func (b *bitmap) has(user uint64) bool {
