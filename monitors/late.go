@@ -29,7 +29,7 @@ type lateRequest struct {
 var latePhases = [...]time.Duration{10 * time.Second, time.Minute}
 
 // mostLate bounds how many requests are followed so; more are taken for well.
-const mostLate = 20_000
+const mostLate = 2000
 
 // add takes requests in that were well until they were judged last.
 func (l *late) add(phase int, b lateBlock) {
