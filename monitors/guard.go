@@ -250,8 +250,11 @@ func (g *Guard) Tick(now time.Time) Verdict {
 	if second := int64(now.Sub(g.begun) / time.Second); second != g.second {
 		g.second = second
 		g.everySecond(now)
-		g.trips()
 	}
+	if g.tripped == "" && g.late.going > 0 {
+		g.tickLate(now)
+	}
+	g.trips()
 	if g.tripped != "" {
 		return g.tellTrip(now)
 	}
@@ -304,7 +307,6 @@ func (g *Guard) limit(now time.Time) time.Duration {
 // everySecond does what need not be done more often.
 func (g *Guard) everySecond(now time.Time) {
 	g.users = [2]float64{g.seen[control].count(), g.seen[canary].count()}
-	g.tickLate(now)
 	g.forget(now)
 	if g.visits != nil {
 		left := g.visits.tick(g.second)

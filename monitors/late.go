@@ -4,14 +4,14 @@ import "time"
 
 // late follows requests whose answer had begun, and not ended, when their block
 // was judged: one that breaks off after some seconds is as bad as one that breaks
-// off at once. The requests of a second that were well so far are judged once more,
+// off at once. The requests of a block that were well so far are judged once more,
 // by a test of its own, where any of them goes on: which is known before.
 type late struct {
 	phases [len(latePhases)][]lateBlock
 	going  int
 }
 
-// lateBlock are the requests of about a second that were well so far.
+// lateBlock are the requests of about lateLong that were well so far.
 type lateBlock struct {
 	over  time.Time // of the first of its blocks
 	well  Stratum
@@ -28,6 +28,8 @@ type lateRequest struct {
 // for any longer than the last.
 var latePhases = [...]time.Duration{10 * time.Second, time.Minute}
 
+const lateLong = 200 * time.Millisecond
+
 // mostLate bounds how many requests are followed so; more are taken for well.
 const mostLate = 2000
 
@@ -39,7 +41,7 @@ func (l *late) add(phase int, b lateBlock) {
 	b.going = b.going[:min(len(b.going), max(mostLate-l.going, 0))]
 	l.going += len(b.going)
 	blocks := &l.phases[phase]
-	if n := len(*blocks); n > 0 && b.over.Sub((*blocks)[n-1].over) < time.Second {
+	if n := len(*blocks); n > 0 && b.over.Sub((*blocks)[n-1].over) < lateLong {
 		last := &(*blocks)[n-1]
 		last.well.plus(b.well)
 		last.going = append(last.going, b.going...)
@@ -56,7 +58,7 @@ func (l *late) due(phase int, now time.Time) (b lateBlock, ok bool) {
 		return b, false
 	}
 	b = (*blocks)[0]
-	if now.Sub(b.over) < time.Second {
+	if now.Sub(b.over) < lateLong {
 		return b, false // more may come
 	}
 	if now.Sub(b.over) < latePhases[phase] {

@@ -74,6 +74,16 @@ func rehearsals() []rehearsal {
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		})), trips: true, within: 6 * time.Second},
+		{name: "answers broken off two seconds after they began", flag: "late", guard: `, "guard": {"latency": {"warm_up": "2s"}}`, version: canaryBecomes(sometimes(0.5, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = w.Write([]byte("half"))
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-time.After(2 * time.Second):
+			case <-r.Context().Done():
+			}
+			panic(http.ErrAbortHandler)
+		})), trips: true, within: 8 * time.Second},
 		{name: "G1 gRPC fails in trailers", flag: "g1", grpc: true, version: func(canary, onset bool) http.HandlerFunc {
 			if canary && onset {
 				return func(w http.ResponseWriter, r *http.Request) {
