@@ -8,13 +8,13 @@ import (
 )
 
 // Guard compares one flag's canary with its control while requests pass. The
-// request path adds to counters of the block in which a request arrived, and
-// marks when its answer begins and ends; [Guard.Tick] closes blocks in their
-// order and has them judged. Only requests that the flag's split decided belong
-// here: everybody else differs to begin with.
+// request path writes one record into the block in which a request arrives, and
+// marks when its answer begins and ends; [Guard.Tick] closes blocks in their order
+// and has them judged. Only requests that the flag's split decided belong here:
+// everybody else differs to begin with.
 //
-// It holds no list of requests but of those that failed, a bounded one a block.
-// All methods are safe for concurrent use; those of a [Ticket] are not with each
+// Records are bounded, as a [Log]'s are; requests beyond are not compared. All
+// methods are safe for concurrent use; those of a [Ticket] are not with each
 // other.
 type Guard struct {
 	config GuardConfig
