@@ -401,18 +401,7 @@ func TestGuardOverLives(t *testing.T) {
 		e.follow(app)
 		e.listen(app)
 		app.stateChanged()
-		m := e.monitor("f")
-		now := time.Now()
-		for i := range requests {
-			q := m.Enter(now, app.rules.monitors[0].epoch.Load(), i%2 == 0, uint64(i+1))
-			q.End(now, &monitors.Outcome{Class: monitors.OK, Answered: true})
-		}
-		e.tickAll(now.Add(time.Second))
-		e.tickAll(now.Add(2 * time.Second))
-		var status monitors.GuardStatus
-		if g := m.Guard(); g != nil {
-			status = g.Status(now)
-		}
+		status, _ := judged(app, requests)
 		if inOrder {
 			e.saveGuards(time.Now())
 		}

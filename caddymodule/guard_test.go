@@ -9,6 +9,24 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
 )
 
+// judged has requests pass that are well, half of them of the canary of the flag f,
+// the only one, and returns what its guard says of them, if it has one.
+func judged(app *fakeApp, requests int) (status monitors.GuardStatus, guarded bool) {
+	e, now := app.engine, time.Now()
+	m := e.monitor("f")
+	for i := range requests {
+		q := m.Enter(now, app.rules.monitors[0].epoch.Load(), i%2 == 0, uint64(i+1))
+		q.End(now, &monitors.Outcome{Class: monitors.OK, Answered: true})
+	}
+	e.tickAll(now.Add(time.Second))
+	e.tickAll(now.Add(2 * time.Second))
+	g := m.Guard()
+	if g == nil {
+		return status, false
+	}
+	return g.Status(now), true
+}
+
 // A process may end between any two of its records: whatever the next one finds
 // comes to a life of the flag that goes on.
 func TestGuardAfterHalfARecord(t *testing.T) {
@@ -91,17 +109,8 @@ func TestGuardOverEdits(t *testing.T) {
 		other := newFakeApp(t, e, step.features)
 		app.program = other.program
 		app.stateChanged()
-		m, now := e.monitor("f"), time.Now()
-		for i := range step.requests {
-			q := m.Enter(now, app.rules.monitors[0].epoch.Load(), i%2 == 0, uint64(i+1))
-			q.End(now, &monitors.Outcome{Class: monitors.OK, Answered: true})
-		}
-		e.tickAll(now.Add(time.Second))
-		e.tickAll(now.Add(2 * time.Second))
-		var got monitors.GuardStatus
-		if g := m.Guard(); g != nil {
-			got = g.Status(now)
-		} else if step.requests == 0 && step.trial > 0 {
+		got, guarded := judged(app, step.requests)
+		if !guarded && step.requests == 0 && step.trial > 0 {
 			got.Trial = e.guardOf("f").Trial
 		}
 		if judged := got.Canary.Judged + got.Control.Judged; judged != step.judged || got.Trial != step.trial {

@@ -429,7 +429,7 @@ func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 			c.firsts[of]++
 		}
 	}
-	if gone := r.Ended && r.Class == ClientGone; gone && r.Wait < 0 {
+	if r.Ended && r.Class == ClientGone && r.Wait < 0 {
 		c.gone[of]++
 	}
 	switch {

@@ -11,6 +11,22 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 )
 
+// toldBy is a site whose application is told of the flags in such headers.
+func toldBy(headers string) string {
+	return `
+http://:0 {
+	bind 127.0.0.1
+	feature_flags {
+		context {
+			user_id header X-User-ID
+		}
+		` + headers + `
+	}
+	reverse_proxy APP
+}
+`
+}
+
 // Flags that an application is only told of, many at once, are guarded each on its
 // own: one that fails, one that hangs, and the others that do neither.
 func TestGuardOfToldFlags(t *testing.T) {
@@ -41,18 +57,7 @@ func TestGuardOfToldFlags(t *testing.T) {
 	for i := range 6 {
 		features = append(features, fmt.Sprintf(`"well_%d": {"active": true, "percentage_rollout": %d, "guard": {"latency": {"warm_up": "1s"}}}`, i, 10*i+5))
 	}
-	c := start(t, global+`
-http://:0 {
-	bind 127.0.0.1
-	feature_flags {
-		context {
-			user_id header X-User-ID
-		}
-		headers list X-Features
-	}
-	reverse_proxy APP
-}
-`, "{"+strings.Join(features, ",")+"}", map[string]string{"APP": host(app)})
+	c := start(t, global+toldBy("headers list X-Features"), "{"+strings.Join(features, ",")+"}", map[string]string{"APP": host(app)})
 	stop := make(chan struct{})
 	ended := make(chan struct{})
 	go func() {
@@ -128,18 +133,7 @@ func TestGuardOfExclusiveFlags(t *testing.T) {
 		"in bulk":    {many, "headers list X-Features"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := start(t, global+`
-http://:0 {
-	bind 127.0.0.1
-	feature_flags {
-		context {
-			user_id header X-User-ID
-		}
-		`+test.site+`
-	}
-	reverse_proxy APP
-}
-`, "{"+test.features+"}", map[string]string{"APP": host(upstream(t, "app", nil))})
+			c := start(t, global+toldBy(test.site), "{"+test.features+"}", map[string]string{"APP": host(upstream(t, "app", nil))})
 			for k := range users {
 				if _, err := try(c.url(0), "X-User-ID", fmt.Sprintf("u%d", k)); err != nil {
 					t.Fatal(err)
