@@ -16,6 +16,13 @@ import (
 //		on             { <directives...> }
 //		off            { <directives...> }
 //		variant <name> { <directives...> }
+//		fallback [all] {
+//			methods <names...>
+//			body    <size>|off
+//			budget  <percent> [<per_second>]
+//			on      <statuses...>
+//			after   <duration>
+//		}
 //		vary off
 //	}
 func parseRoute(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
@@ -56,13 +63,21 @@ func parseRoute(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 				}
 				rt.Variants[name] = routes
 			}
+		case "fallback":
+			if rt.Fallback != nil {
+				return nil, h.Err("fallback: is given twice")
+			}
+			var err error
+			if rt.Fallback, err = parseFallback(h.Dispenser); err != nil {
+				return nil, err
+			}
 		case "vary":
 			if args := h.RemainingArgs(); len(args) != 1 || args[0] != "off" {
 				return nil, h.Errf("vary: want off, got %q", args)
 			}
 			rt.NoVary = true
 		default:
-			return nil, unknownOption(h.Dispenser, "feature_route", option, "on", "off", "variant", "vary")
+			return nil, unknownOption(h.Dispenser, "feature_route", option, "on", "off", "variant", "fallback", "vary")
 		}
 	}
 	if len(seen) == 0 {

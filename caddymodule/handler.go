@@ -218,16 +218,10 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 	return nil
 }
 
-// strip removes headers of ours that the client sent, and their names from
-// Connection: reverse_proxy would remove what we set where the client names it.
+// strip removes headers of ours that the client sent.
 func (h *Handler) strip(r *http.Request) {
-	if h.Headers.Mode == "off" {
-		return
-	}
-	h.deleteOwned(r.Header)
-	h.stripTrailer(r)
-	if lines, ok := r.Header["Connection"]; ok {
-		h.stripConnection(r.Header, lines)
+	if h.Headers.Mode != "off" {
+		stripOwned(r, h)
 	}
 }
 
@@ -239,52 +233,6 @@ func (h *Handler) owns(name string) bool {
 		return false
 	}
 	return h.Headers.Mode != "list" || len(name) == len(prefix)
-}
-
-// equalHeader compares header names as CGI and many frameworks do: without
-// regard to case, and with `_` and `.` like `-`.
-func equalHeader(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if fold(a[i]) != fold(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func fold(c byte) byte {
-	switch {
-	case c == '_', c == '.':
-		return '-'
-	case 'A' <= c && c <= 'Z':
-		return c + 'a' - 'A'
-	}
-	return c
-}
-
-func (h *Handler) stripConnection(header http.Header, lines []string) {
-	var kept []string
-	changed := false
-	for _, line := range lines {
-		for part := range strings.SplitSeq(line, ",") {
-			part = strings.TrimSpace(part)
-			if h.owns(part) {
-				changed = true
-			} else if part != "" {
-				kept = append(kept, part)
-			}
-		}
-	}
-	switch {
-	case !changed:
-	case len(kept) == 0:
-		header.Del("Connection")
-	default:
-		header["Connection"] = []string{strings.Join(kept, ", ")}
-	}
 }
 
 // UnmarshalCaddyfile is in caddyfile_handler.go.

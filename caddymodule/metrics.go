@@ -24,6 +24,10 @@ var (
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "events_total",
 		Help: "Trips, resets, overrides, reloads and their like.",
 	}, []string{"event"})
+	fallbacks = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "feature_flags", Name: "fallbacks_total",
+		Help: "Failed canary requests of routes with a fallback, by what became of them: answered by off, or why not.",
+	}, []string{"flag", "result"})
 	panics = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "panics_total",
 		Help: "Panics in the plugin's own code; the requests went on.",
@@ -35,7 +39,7 @@ func registerMetrics(registry *prometheus.Registry) error {
 	if registry == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, panics, &running} {
+	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, fallbacks, panics, &running} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
 			return err

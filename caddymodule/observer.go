@@ -23,7 +23,8 @@ import (
 type observer struct {
 	caddyhttp.ResponseWriterWrapper
 	rq      *request
-	only    int // the flag it watches for; -1: all that no route watches for
+	ctx     context.Context // of the request
+	only    int             // the flag it watches for; -1: all that no route watches for
 	grpc    bool
 	counted bool
 	result  monitors.Outcome // as far as it is known
@@ -54,7 +55,7 @@ func (o *observer) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (o *observer) begin(status int) {
-	if o.result.Answered {
+	if o.result.Answered || context.Cause(o.ctx) == errTooLate {
 		return
 	}
 	defer o.rq.app.survive("watching an answer begin")
@@ -112,6 +113,7 @@ func (o *observer) each(f func(*exposure)) {
 // serve calls next and records the outcome, whatever becomes of it. Errors and
 // panics pass on as they are.
 func (o *observer) serve(r *http.Request, next caddyhttp.Handler) (err error) {
+	o.ctx = r.Context()
 	returned := false
 	defer func() {
 		if returned {
@@ -211,8 +213,16 @@ func (rq *request) verdict(x *exposure, evidence *monitors.Evidence) {
 // classify says what the request came to: see "What counts as what" in docs/api.md.
 func (o *observer) classify(r *http.Request, err error, panicked any) {
 	out := &o.result
-	gone := func() bool { return errors.Is(r.Context().Err(), context.Canceled) }
+	cause := context.Cause(r.Context())
+	gone := func() bool {
+		return errors.Is(r.Context().Err(), context.Canceled) && cause != errTooLate && cause != errAnswered
+	}
 	switch {
+	case cause == errTooLate:
+		out.Class, out.Status, out.Error = monitors.Failed, http.StatusGatewayTimeout, "no answer within `after` of its fallback"
+		return
+	case cause == errAnswered && out.Answered && panicked == http.ErrAbortHandler:
+		// The rest of what it had to say was not waited for.
 	case panicked != nil:
 		switch {
 		case gone():
@@ -224,11 +234,7 @@ func (o *observer) classify(r *http.Request, err error, panicked any) {
 		}
 		return
 	case err != nil && !out.Answered:
-		out.Status = http.StatusInternalServerError
-		var he caddyhttp.HandlerError
-		if errors.As(err, &he) && he.StatusCode != 0 {
-			out.Status = he.StatusCode
-		}
+		out.Status = statusOf(err)
 		if gone() {
 			out.Class = monitors.ClientGone
 			return

@@ -28,6 +28,8 @@ type request struct {
 	ctx     evaluator.Context
 	eval    evaluator.Evaluation
 	site    *siteRules // of the handler whose context was read; nil: a route or matcher came first
+	tellers []teller   // the handlers that have told the application
+	first   [1]teller
 	header  http.Header
 	vary    [1]string // header names this response varies by; the response's own line of Vary, as long as nobody else touches it
 	values  [2]string // a few headers' memory
@@ -63,6 +65,7 @@ type exposure struct {
 	outcome  *monitors.Outcome // nil: not known yet
 	routed   bool              // a feature_route tells the outcome
 	matched  bool              // the answer means failure by guard.errors.match
+	fallback string            // what became of it where the canary failed and `off` might have answered; "" else
 }
 
 const varsKey = "feature_flags"
@@ -80,7 +83,7 @@ func requestOf(r *http.Request) *request {
 // newRequest begins the record of r and puts it where others find it.
 func newRequest(app *App, r *http.Request) *request {
 	rq := &request{app: app, rules: app.rules.Load(), arrival: time.Now()}
-	rq.exposures = rq.few[:0]
+	rq.exposures, rq.tellers = rq.few[:0], rq.first[:0]
 	rq.ctx.Environment = app.environment
 	rq.eval.Reset(rq.rules.Ruleset, &rq.ctx, rq.arrival)
 	c := r.Context()
@@ -313,7 +316,7 @@ func (rq *request) placeholder(key string) (value any, known bool) {
 func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	for k := range rq.exposures {
 		x := &rq.exposures[k]
-		if err := enc.AddObject(x.decision.Flag, logged{rq, x.index, x.decision, x.outcome}); err != nil {
+		if err := enc.AddObject(x.decision.Flag, logged{rq, x.index, x.decision, x.outcome, x.fallback}); err != nil {
 			return err
 		}
 	}
@@ -330,7 +333,7 @@ func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 			continue
 		}
 		d := rq.eval.Decide(i)
-		if err := enc.AddObject(d.Flag, logged{rq, i, d, outcome}); err != nil {
+		if err := enc.AddObject(d.Flag, logged{rq, i, d, outcome, ""}); err != nil {
 			return err
 		}
 	}
@@ -343,6 +346,7 @@ type logged struct {
 	index    int
 	decision *evaluator.Decision
 	outcome  *monitors.Outcome
+	fallback string
 }
 
 // MarshalLogObject is part of zapcore.ObjectMarshaler.
@@ -363,6 +367,9 @@ func (l logged) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		if o.RequestID != "" {
 			enc.AddString("request_id", o.RequestID)
 		}
+	}
+	if l.fallback != "" {
+		enc.AddString("fallback", l.fallback)
 	}
 	return nil
 }

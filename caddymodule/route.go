@@ -31,6 +31,10 @@ type Route struct {
 	// On.
 	Variants map[string]caddyhttp.RouteList `json:"variants,omitempty"`
 
+	// Fallback has `off` answer where the canary fails. Default: the client sees the
+	// canary's failure.
+	Fallback *Fallback `json:"fallback,omitempty"`
+
 	// NoVary leaves Vary out.
 	NoVary bool `json:"no_vary,omitempty"`
 
@@ -51,6 +55,11 @@ func (rt *Route) Provision(ctx caddy.Context) error {
 	rt.app = app
 	if rt.Flag == "" {
 		return fmt.Errorf("feature_route: want the name of a flag")
+	}
+	if rt.Fallback != nil {
+		if err := rt.Fallback.provision(app, rt.Flag); err != nil {
+			return fmt.Errorf("feature_route %s: fallback: %w", rt.Flag, err)
+		}
 	}
 	app.mention("feature_route", []string{rt.Flag})
 	for name, routes := range map[string]caddyhttp.RouteList{evaluator.On: rt.On, evaluator.Off: rt.Off} {
@@ -77,33 +86,62 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		rq.header = w.Header()
 		rq.readSticky(r, true)
 	}
-	routes, i := rt.choose(rq)
-	chosen := routes.Compile(next)
+	routes, i, canary := rt.choose(rq)
+	way := routes.Compile(next)
+	rescued := rt.Fallback != nil && canary
+	if rt.Fallback != nil {
+		stripOwned(r, rt.Fallback)
+		if !canary {
+			rt.Fallback.spent.control(rq.arrival)
+		}
+	}
+	if rescued {
+		way = rt.rescued(rq, i, way, next)
+	}
 	if alone {
 		rq.mark(rq.header)
-		return rq.watched(w, r, chosen)
+		return rq.watched(w, r, way)
 	}
-	if i < 0 || rq.done {
-		return chosen.ServeHTTP(w, r)
+	if i < 0 || rescued {
+		return way.ServeHTTP(w, r)
+	}
+	return rq.routed(i, w, r, way)
+}
+
+// rescued has the canary's way answer, and off where that fails.
+func (rt *Route) rescued(rq *request, i int, canary, next caddyhttp.Handler) caddyhttp.Handler {
+	watched := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return rq.routed(i, w, r, canary)
+	})
+	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return rt.Fallback.serve(rq, i, w, r, watched, rt.Off.Compile(next))
+	})
+}
+
+// routed has a way answer that flag i has chosen, and counts for the flag what that
+// comes to.
+func (rq *request) routed(i int, w http.ResponseWriter, r *http.Request, way caddyhttp.Handler) error {
+	if rq.done {
+		return way.ServeHTTP(w, r)
 	}
 	x := rq.follow(i)
 	if x == nil || x.routed || x.outcome != nil {
-		return chosen.ServeHTTP(w, r) // the same flag further out tells the outcome
+		return way.ServeHTTP(w, r) // the same flag further out tells the outcome
 	}
 	x.routed = true
 	o := &observer{rq: rq, only: i}
 	o.ResponseWriter = w
-	return o.serve(r, chosen)
+	return o.serve(r, way)
 }
 
-// choose returns the way and the flag's number, -1 for a flag nobody defines or
-// one that could not be decided.
-func (rt *Route) choose(rq *request) (routes caddyhttp.RouteList, i int) {
+// choose returns the way, the flag's number (-1 for a flag nobody defines or one that
+// could not be decided), and whether the flag is on.
+func (rt *Route) choose(rq *request) (routes caddyhttp.RouteList, i int, canary bool) {
 	routes, i = rt.Off, -1
 	defer rt.app.survive("choosing a route")
 	n := rq.rules.Index(rt.Flag)
 	if n < 0 {
-		return routes, -1
+		return routes, -1, false
 	}
 	d := rq.decide(n)
 	if !rt.NoVary {
@@ -115,7 +153,7 @@ func (rt *Route) choose(rq *request) (routes caddyhttp.RouteList, i int) {
 	if variant, ok := rt.Variants[d.Variant]; ok {
 		routes = variant
 	}
-	return routes, n
+	return routes, n, d.Enabled
 }
 
 var (

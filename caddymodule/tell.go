@@ -30,6 +30,7 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 	} else {
 		rq.exposures = slices.Grow(rq.exposures, len(s.told))
 	}
+	rq.tellers = append(rq.tellers, teller{h, s})
 	if h.Vary {
 		for _, i := range s.told {
 			rq.varyBy(i)
@@ -59,6 +60,28 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 			values = append(values, variant)
 			n := len(values)
 			r.Header[s.names[k]] = values[n-1 : n : n]
+		}
+	}
+}
+
+// teller is a handler that has told the application a request's decisions.
+type teller struct {
+	handler *Handler
+	site    *siteRules
+}
+
+// tellAgain tells what flag i is now.
+func (t teller) tellAgain(rq *request, i int, header http.Header) {
+	name, mode := t.handler.Headers.Name, t.handler.Headers.Mode
+	switch k := slices.Index(t.site.told, i); {
+	case k < 0:
+	case mode == "list":
+		header[name] = []string{t.site.dictionary(rq.eval.Decide)}
+	default:
+		if variant := rq.eval.Decide(i).Variant; variant != evaluator.Off || mode == "each" {
+			header[t.site.names[k]] = []string{variant}
+		} else {
+			delete(header, t.site.names[k])
 		}
 	}
 }

@@ -158,9 +158,10 @@ func (c *instance) metric(series string) string {
 
 // told is what the access log says about one flag.
 type told struct {
-	Variant, Reason, Detail, Outcome string
-	TTFB                             *float64 `json:"ttfb"`
-	RequestID                        string   `json:"request_id"`
+	Variant, Reason, Detail, Outcome, Fallback string
+
+	TTFB      *float64 `json:"ttfb"`
+	RequestID string   `json:"request_id"`
 }
 
 // entry is a line of the access log.

@@ -1,0 +1,34 @@
+package evaluator
+
+import "slices"
+
+// Impose has the evaluation give d for flag number i from here on, whatever the
+// cascade says: somebody outside has decided. Flags that depend on i and were not
+// decided before follow it.
+func (e *Evaluation) Impose(i int, d *Decision) {
+	if e.wide != nil && len(e.wide.all) > 0 {
+		e.wide.all[i] = d
+		return
+	}
+	for k := range e.count {
+		if e.few[k].index == i {
+			e.few[k].decision = d
+			return
+		}
+	}
+	e.remember(i, d)
+}
+
+// Decision returns a decision for the named variant of flag number i, made by
+// somebody outside; ok is false where the flag has no such variant.
+func (r *Ruleset) Decision(i int, variant string, reason Reason, detail string) (d *Decision, ok bool) {
+	f := &r.flags[i]
+	index := slices.Index(f.variantNames, variant)
+	if index < 0 {
+		return nil, false
+	}
+	return &Decision{
+		Flag: f.def.Name, Index: index, Enabled: variant != Off, Variant: variant,
+		Reason: reason, Detail: detail, Value: f.value(variant),
+	}, true
+}
