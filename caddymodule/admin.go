@@ -44,6 +44,7 @@ var adminCalls = map[string]map[string]adminCall{
 	"flags/{name}/enable":  {http.MethodPost: (*App).serveEnable},
 	"flags/{name}/disable": {http.MethodPost: (*App).serveDisable},
 	"flags/{name}/reset":   {http.MethodPost: (*App).serveReset},
+	"flags/{name}/rollout": {http.MethodPost: (*App).serveRollout},
 	"evaluate":             {http.MethodPost: (*App).serveEvaluate},
 	"audit":                {http.MethodGet: (*App).serveAudit},
 	"events":               {http.MethodGet: (*App).serveEvents},
@@ -213,19 +214,29 @@ type order struct {
 
 // change does what an operator orders, and answers with the flag as it is then.
 func (a *App) change(w http.ResponseWriter, r *http.Request, do func(flag string, o order) error) error {
+	var o order
+	return a.changeWith(w, r, &o, func() *order { return &o }, do)
+}
+
+// changeWith is change for bodies that hold more than the order.
+func (a *App) changeWith(w http.ResponseWriter, r *http.Request, body any, said func() *order, do func(flag string, o order) error) error {
 	_, _, err := a.named(r)
 	if err != nil {
 		return err
 	}
-	var o order
-	if err := readBody(w, r, &o); err != nil {
+	if err := readBody(w, r, body); err != nil {
 		return err
 	}
+	o := *said()
 	if len(o.By) > 256 || len(o.Reason) > 4096 {
 		return problem(http.StatusBadRequest, "by: at most 256 bytes, reason: at most 4096")
 	}
 	o.By = cmp.Or(o.By, "api")
 	unsaved := do(r.PathValue("name"), o)
+	var refused caddy.APIError
+	if errors.As(unsaved, &refused) {
+		return refused
+	}
 	rs, i, err := a.named(r)
 	if err != nil {
 		return err

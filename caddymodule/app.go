@@ -320,7 +320,8 @@ func (a *App) checkMentions() {
 // swap makes and publishes rules of the program and the state. The caller must
 // hold mu.
 func (a *App) swap() {
-	r := bind(a.program.Load().With(a.engine.states()), a.engine)
+	program := a.program.Load()
+	r := bind(program.With(a.engine.states(program)), a.engine)
 	a.engine.configure(a, r, time.Now(), a.environment)
 	a.rules.Store(r)
 }
@@ -363,7 +364,20 @@ func (a *App) probeShare(flag string) (evaluator.Share, bool) {
 	if i < 0 || !r.Definition(i).Guard.Enabled {
 		return 0, false
 	}
-	return r.ProbeShare(i, nil)
+	return r.ProbeShare(i, a.engine.shareOf(r.Definition(i)))
+}
+
+// whyOff is part of listener.
+func (a *App) whyOff(flag string, now time.Time) string {
+	r := a.rules.Load()
+	i := r.Index(flag)
+	if i < 0 {
+		return "not defined"
+	}
+	if r.State(i).Probing {
+		return "half_open"
+	}
+	return r.WhyOff(i, a.environment, now)
 }
 
 // changed takes a new version of a source, or its failure. A source that is

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/user"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,7 +22,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "feature-flags",
-		Usage: "list|show|enable|disable|reset|evaluate|audit|watch|lint|simulate [--address <interface>] [--config <path>] [--json]",
+		Usage: "list|show|enable|disable|reset|rollout|evaluate|audit|watch|lint|simulate [--address <interface>] [--config <path>] [--json]",
 		Short: "Sees and steers feature flags",
 		Long: `Sees and steers the feature flags of a running Caddy through its admin API.
 
@@ -79,6 +81,9 @@ func buildCommand(root *cobra.Command) {
 		c.Flags().String("reason", "", "Why, for the audit log")
 		c.Flags().String("by", "", "Who, for the audit log (default: the user's name here)")
 	}
+	steer := add("rollout <flag> pause|resume|promote|abort|<percentage>", "Steers a flag's rollout, or sets its percentage", cobra.ExactArgs(2), runRollout)
+	steer.Flags().String("reason", "", "Why, for the audit log")
+	steer.Flags().String("by", "", "Who, for the audit log (default: the user's name here)")
 	evaluate := add("evaluate [flag...]", "Decides flags for a context and explains how", cobra.ArbitraryArgs, runEvaluate)
 	evaluate.Flags().String("flags", "", "A features file to decide by, instead of the running Caddy")
 	evaluate.Flags().String("contexts", "", "A file with one {context, environment, at} a line ('-': standard input); prints one line of decisions for each")
@@ -167,13 +172,24 @@ func whoami() string {
 }
 
 func runOrder(c *cobra.Command, order, flag string) error {
-	reason, _ := c.Flags().GetString("reason")
-	by, _ := c.Flags().GetString("by")
-	if by == "" {
-		by = whoami()
+	return give(c, order, flag, map[string]any{})
+}
+
+func runRollout(c *cobra.Command, args []string) error {
+	body := map[string]any{"action": args[1]}
+	if percentage, err := strconv.ParseFloat(strings.TrimSuffix(args[1], "%"), 64); err == nil {
+		body = map[string]any{"percentage": percentage}
 	}
+	return give(c, "rollout", args[0], body)
+}
+
+// give orders something of a flag, and prints what the flag is then.
+func give(c *cobra.Command, order, flag string, body map[string]any) error {
+	body["reason"], _ = c.Flags().GetString("reason")
+	by, _ := c.Flags().GetString("by")
+	body["by"] = cmp.Or(by, whoami())
 	var v flagView
-	raw, err := api(c, http.MethodPost, flagPath(flag)+"/"+order, map[string]string{"reason": reason, "by": by}, &v)
+	raw, err := api(c, http.MethodPost, flagPath(flag)+"/"+order, body, &v)
 	if err != nil {
 		return err
 	}
@@ -181,6 +197,9 @@ func runOrder(c *cobra.Command, order, flag string) error {
 		return printRaw(raw)
 	}
 	fmt.Printf("%s: %s\n", v.Name, v.Status)
+	if v.Rollout != nil {
+		fmt.Println(describeRollout(v.Rollout))
+	}
 	if v.Warning != "" {
 		fmt.Fprintln(os.Stderr, "warning:", printable(v.Warning))
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+	"github.com/seed-6adbc061/caddy-feature-flags/rollout"
 )
 
 type table struct{ w *tabwriter.Writer }
@@ -73,6 +74,26 @@ func runList(c *cobra.Command, _ []string) error {
 
 func percent(p float64) string { return strconv.FormatFloat(p, 'f', -1, 64) }
 
+// describeRollout says in a line where a rollout stands.
+func describeRollout(s *rollout.Status) string {
+	var b strings.Builder
+	if len(s.Steps) == 0 {
+		fmt.Fprintf(&b, "percentage: %s at %s %%", s.Phase, percent(s.Share))
+	} else {
+		fmt.Fprintf(&b, "rollout: step %d of %d at %s %%, %s", s.Step, len(s.Steps), percent(s.Share), s.Phase)
+	}
+	if s.By != "" {
+		fmt.Fprintf(&b, " by %s", printable(s.By))
+	}
+	if s.Reason != "" {
+		fmt.Fprintf(&b, ": %s", printable(s.Reason))
+	}
+	if s.Next != nil {
+		fmt.Fprintf(&b, "; next %s %%", percent(*s.Next))
+	}
+	return b.String()
+}
+
 func rate(f monitors.Figures) string {
 	if f.Requests == 0 {
 		return "-"
@@ -93,6 +114,9 @@ func runShow(c *cobra.Command, args []string) error {
 	fmt.Printf("defined in %s:%d\n  %s\n", printable(f.Source), f.Position.Line, printable(string(f.Definition)))
 	if o := f.State.Override; o != nil {
 		fmt.Printf("%s by %s at %s: %s\n", o.Kind, printable(o.By), o.At.Local().Format(time.DateTime), printable(o.Reason))
+	}
+	if f.Rollout != nil {
+		fmt.Println(describeRollout(f.Rollout))
 	}
 	for _, trip := range f.State.Trips {
 		var e monitors.Evidence

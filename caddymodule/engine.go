@@ -33,6 +33,7 @@ type engine struct {
 	resumed   map[string]bool  // monitors that took what is kept of them
 	kept      map[string]*progress
 	holds     map[string]*hold
+	climbs    map[string]*climb
 	logs      []*bulkLog      // of sites that have had requests lately
 	edited    []string        // flags to arm anew: their definition was edited
 	tripped   map[string]bool // monitors that were disarmed because the state says tripped
@@ -60,6 +61,9 @@ type listener interface {
 	inForce(flag string, now time.Time) bool
 	// flag returns a flag's definition; nil when unknown.
 	flag(name string) *evaluator.Flag
+	// whyOff tells why a flag is off for everybody, or for all but a few on probation;
+	// "" where it is not.
+	whyOff(flag string, now time.Time) string
 	// probeShare returns the share by which a tripped flag is tried again.
 	probeShare(flag string) (evaluator.Share, bool)
 }
@@ -121,6 +125,7 @@ func newEngine(dir string) *engine {
 		resumed:  map[string]bool{},
 		kept:     map[string]*progress{},
 		holds:    map[string]*hold{},
+		climbs:   map[string]*climb{},
 		tripped:  map[string]bool{},
 	}
 }
@@ -144,6 +149,7 @@ func (e *engine) Destruct() error {
 	e.ticking.Wait()
 	running.remove(e)
 	e.saveGuards(time.Now())
+	e.saveRollouts(time.Now())
 	return e.store.Close()
 }
 
@@ -246,6 +252,7 @@ func (e *engine) configure(l listener, r *rules, now time.Time, environment stri
 		}
 		e.arm(m, now, s.Tripped != "" && !s.Probing)
 		e.configureGuard(now, r, i)
+		e.configureRollout(now, def)
 		if s.Tripped != "" && def.Guard.Rearm == "edit" {
 			e.noteEdit(def)
 		}
@@ -357,6 +364,7 @@ func (e *engine) tickAll(now time.Time) {
 		}
 	}
 	e.tickCoolDowns(now, l)
+	e.tickRollouts(now, l)
 }
 
 // tickThresholds has a flag's founding monitors judge what takes time.
@@ -423,6 +431,11 @@ func (e *engine) resetNow(now time.Time, flag, by, reason string) []*state.Pendi
 	}
 	if e.guardOf(flag).used() { // a person's word begins all of it anew
 		e.keep(now, flag, func(p *progress) { p.Guard = nil })
+	}
+	if record.ID != "" {
+		if written := e.dropRollout(now, flag); written != nil {
+			pending = append(pending, written)
+		}
 	}
 	e.monitor(flag).Arm(now)
 	e.stateChanged()
@@ -513,11 +526,15 @@ func (e *engine) firstHealth() {
 	}
 }
 
-// states returns what rulesets are made with.
-func (e *engine) states() map[string]evaluator.State {
+// states returns what a program's rulesets are made with.
+func (e *engine) states(program *evaluator.Program) map[string]evaluator.State {
 	out := map[string]evaluator.State{}
 	for name, f := range e.store.Flags() {
-		s := evaluator.State{Override: evaluator.Override(f.Override.Kind)}
+		def := program.Definition(name)
+		if def == nil {
+			continue
+		}
+		s := evaluator.State{Override: evaluator.Override(f.Override.Kind), Share: e.shareOf(def)}
 		if f.Tripped() {
 			s.Tripped = f.Trips[len(f.Trips)-1].Test
 			if p := e.guardOf(name).Probe; p.of(f) {

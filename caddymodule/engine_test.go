@@ -30,7 +30,7 @@ func (f *fakeApp) stateChanged() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.changes++
-	f.rules = bind(f.program.With(f.engine.states()), f.engine)
+	f.rules = bind(f.program.With(f.engine.states(f.program)), f.engine)
 	f.engine.configure(f, f.rules, time.Now(), "production")
 }
 
@@ -50,6 +50,12 @@ func (f *fakeApp) probeShare(name string) (evaluator.Share, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.rules.ProbeShare(f.rules.Index(name), nil)
+}
+
+func (f *fakeApp) whyOff(name string, now time.Time) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rules.WhyOff(f.rules.Index(name), "production", now)
 }
 func (f *fakeApp) inForce(string, time.Time) bool { return f.on }
 func (f *fakeApp) tell(n news)                    { f.mu.Lock(); f.told = append(f.told, n.Event+n.Flag); f.mu.Unlock() }

@@ -52,17 +52,17 @@ func TestBudget(t *testing.T) {
 }
 
 func TestFallbackProvision(t *testing.T) {
-	f := func(fallback Fallback, want string) {
+	f := func(fallback *Fallback, want string) {
 		t.Helper()
 		if err := fallback.provision(nil, "a"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	f(Fallback{On: []int{200}}, "on: want statuses from 400 to 599, 4xx or 5xx, got 200")
-	f(Fallback{On: []int{3}}, "got 3")
-	f(Fallback{On: []int{6}}, "got 6")
-	f(Fallback{Body: 1 << 30}, "body: want at most 16777216 bytes, or -1 for none, got 1073741824")
-	f(Fallback{Body: -2}, "got -2")
-	f(Fallback{After: -1}, "after: want a duration above 0")
-	f(Fallback{Budget: &FallbackBudget{Ratio: -1}}, "budget: want two numbers that are not negative, got -1 and 0")
+	f(&Fallback{On: []int{200}}, "on: want statuses from 400 to 599, 4xx or 5xx, got 200")
+	f(&Fallback{On: []int{3}}, "got 3")
+	f(&Fallback{On: []int{6}}, "got 6")
+	f(&Fallback{Body: 1 << 30}, "body: want at most 16777216 bytes, or -1 for none, got 1073741824")
+	f(&Fallback{Body: -2}, "got -2")
+	f(&Fallback{After: -1}, "after: want a duration above 0")
+	f(&Fallback{Budget: &FallbackBudget{Ratio: -1}}, "budget: want two numbers that are not negative, got -1 and 0")
 }

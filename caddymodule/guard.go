@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+	"github.com/seed-6adbc061/caddy-feature-flags/rollout"
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
 )
 
@@ -20,6 +21,7 @@ import (
 type progress struct {
 	Traffic *monitors.Baseline `json:"traffic,omitempty"`
 	Guard   *guardProgress     `json:"guard,omitempty"`
+	Rollout *rollout.Progress  `json:"rollout,omitempty"`
 }
 
 // guardProgress is what a guard has to know over restarts.
@@ -117,15 +119,13 @@ func (e *engine) guardOf(flag string) guardProgress {
 }
 
 // keep changes what is kept of a flag.
-func (e *engine) keep(now time.Time, flag string, change func(*progress)) {
+func (e *engine) keep(now time.Time, flag string, change func(*progress)) *state.Pending {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := e.keptOf(flag)
 	change(p)
-	data, err := json.Marshal(p)
-	if err == nil {
-		e.store.SetProgress(now, flag, data)
-	}
+	data, _ := json.Marshal(p) // finite numbers only: it does not fail
+	return e.store.SetProgress(now, flag, data)
 }
 
 // keepGuard changes what is kept of a flag's guard.
@@ -300,6 +300,7 @@ func (e *engine) spend(now time.Time, l listener, flag string) {
 			p.Retry = &retry
 		}
 	})
+	e.againRollout(now, flag)
 }
 
 // coolDownAfter doubles a cool-down for each failure, with a tenth of jitter each

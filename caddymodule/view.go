@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+	"github.com/seed-6adbc061/caddy-feature-flags/rollout"
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
 )
 
@@ -24,6 +25,7 @@ type flagView struct {
 	Position   evaluator.Position `json:"position"`
 	State      stateView          `json:"state"`
 	Guard      guardView          `json:"guard"`
+	Rollout    *rollout.Status    `json:"rollout,omitempty"`
 	LastAsked  *time.Time         `json:"last_asked,omitempty"`
 	Warning    string             `json:"warning,omitempty"` // of a change that is not on disk
 }
@@ -55,6 +57,7 @@ func (a *App) view(r *rules, i int, now time.Time) flagView {
 		Guard:      guardView{Status: m.Status(now), Figures: figures(m)},
 	}
 	g := a.engine.guardOf(def.Name)
+	v.Rollout = a.engine.rolloutStatus(now, def, a.whyOff(def.Name, now))
 	v.State.Retry, v.State.Failures = g.Retry, g.Failures
 	if g.Probe != nil {
 		v.State.HalfOpen = &g.Probe.Since

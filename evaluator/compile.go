@@ -50,7 +50,8 @@ type compiled struct {
 	usersOnly        bool
 	notListed        *Decision
 	hashBy           attr
-	threshold        int64 // in bucket units; wholeShare and more: everyone
+	start            *Share // before anything is flipped: of the definition, or its rollout's first; nil: none
+	threshold        int64  // in bucket units; wholeShare and more: everyone
 	rolledOut        *Decision
 	keyMissing       *Decision
 	weights          []weight // by which an enabled variant is chosen
@@ -244,8 +245,14 @@ func (c *compiler) flag(f *compiled) {
 	if def.Users != nil {
 		f.reads = append(f.reads, UserID)
 	}
-	partial := def.Percentage != nil && *def.Percentage < wholeShare
-	f.splits = partial && *def.Percentage > 0 || len(f.weights) > 1
+	f.start = def.Percentage
+	if def.Rollout != nil {
+		if steps, _ := def.Rollout.Schedule(); len(steps) > 0 {
+			f.start = &steps[0]
+		}
+	}
+	partial := f.start != nil && *f.start < wholeShare
+	f.splits = partial && *f.start > 0 || len(f.weights) > 1
 	if partial || len(f.weights) > 1 || def.Rollout != nil || def.Exclusive != "" {
 		f.reads = append(f.reads, f.hashName())
 	}

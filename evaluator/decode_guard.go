@@ -199,9 +199,9 @@ func formatDuration(d time.Duration) string {
 
 func (d *decoder) rollout(n *node, path string) *Rollout {
 	r := &Rollout{}
-	approvePos := n.pos
+	approvePos, stepsPos := n.pos, n.pos
 	seen := d.object(n, path, map[string]func(*node, string){
-		"steps":   func(n *node, p string) { r.Steps = d.steps(n, p) },
+		"steps":   func(n *node, p string) { stepsPos, r.Steps = n.pos, d.steps(n, p) },
 		"bake":    func(n *node, p string) { r.Bake = d.duration(n, p, 0, 30*24*time.Hour) },
 		"approve": func(n *node, p string) { approvePos, r.Approve = n.pos, d.steps(n, p) },
 		"over":    func(n *node, p string) { r.Over = d.duration(n, p, time.Minute, 365*24*time.Hour) },
@@ -213,6 +213,25 @@ func (d *decoder) rollout(n *node, path string) *Rollout {
 	})
 	if n.kind == objectNode && !seen["steps"] && !seen["over"] {
 		d.errorf(n.pos, "%s: want `steps` or `over`", path)
+	}
+	if !seen["bake"] {
+		r.Bake = DefaultBake
+	}
+	if !seen["min_requests"] && !seen["over"] {
+		r.MinRequests = DefaultMinRequests
+	}
+	if seen["over"] {
+		r.Bake = 0
+		if seen["bake"] {
+			d.errorf(n.pos, "%s: bake: the pace of a ramp is `over`; leave one of them out", path)
+		}
+		if len(r.Steps) > 2 {
+			d.errorf(stepsPos, "%s.steps: a ramp (`over`) has two ends, got %d steps", path, len(r.Steps))
+		}
+		if seen["approve"] {
+			d.errorf(approvePos, "%s.approve: a ramp (`over`) has no steps to wait at", path)
+		}
+		return r
 	}
 	for _, a := range r.Approve {
 		if !slices.Contains(r.Steps, a) {

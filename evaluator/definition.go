@@ -159,12 +159,3 @@ func DefaultGuard() Guard {
 		Rearm:      "manual",
 	}
 }
-
-// Rollout are the steps that a percentage climbs, or walks down.
-type Rollout struct {
-	Steps       []Share
-	Bake        time.Duration // at each step at least
-	MinRequests int64         // of the canary, at each step
-	Approve     []Share       // steps that wait for a person
-	Over        time.Duration // a linear ramp instead of steps; 0: none
-}

@@ -39,7 +39,6 @@ const (
 	LintShadowed              = "shadowed"               // a later source defines the flag again
 	LintGuardWithoutSplit     = "guard_without_split"    // there are no canary and control to compare
 	LintExclusiveAlone        = "exclusive_alone"        // the only flag of its group
-	LintNotInForce            = "not_in_force"           // a block that this version checks and does not act on
 )
 
 const (
@@ -126,9 +125,6 @@ func (l *linter) flag(f *compiled) {
 	if def.GuardGiven && def.Guard.Enabled && !f.splits && def.Rollout == nil {
 		l.add(f, def.Pos, LintGuardWithoutSplit, Warning, "guard: the flag does not split its users, so there is nothing to compare; give a percentage_rollout or weights")
 	}
-	if def.Rollout != nil {
-		l.add(f, def.Pos, LintNotInForce, Info, "rollout: is checked, and acted on only from a later version")
-	}
 }
 
 func formatDate(t time.Time) string { return t.UTC().Format(time.RFC3339) }
@@ -195,7 +191,7 @@ func (l *linter) whyNever(f *compiled) string {
 	switch {
 	case f.usersOnly && len(f.users) == 0:
 		return "users: is empty, and the only targeting"
-	case f.threshold <= 0:
+	case f.threshold <= 0 && f.def.Rollout == nil:
 		return "percentage_rollout: is 0, and no users and no rules are served"
 	case !f.servesOn(f.weights):
 		return fmt.Sprintf("variants: the whole weight is on %q", Off)

@@ -65,16 +65,16 @@ func (p *Program) With(states map[string]State) *Ruleset {
 				}
 				hashed[i] = f.hashName()
 			}
-		case f.def.Percentage != nil:
-			f.threshold = int64(*f.def.Percentage)
+		case f.start != nil:
+			f.threshold = int64(*f.start)
 		default:
 			hasShare = false
 		}
 		if s.Probing { // on for nobody but by the split, and never for more than the definition lets in
 			f.users = nil
 			f.rules = slices.DeleteFunc(slices.Clone(f.rules), func(r rule) bool { return f.servesOn(r.weights) })
-			if f.def.Percentage != nil && *f.def.Percentage < Share(f.threshold) {
-				f.threshold = int64(*f.def.Percentage)
+			if f.def.Rollout == nil && f.def.Percentage != nil {
+				f.threshold = min(f.threshold, int64(*f.def.Percentage))
 			}
 		}
 		f.usersOnly = f.def.Users != nil && !hasShare && len(f.rules) == 0 && len(f.conditions) == 0 && !f.betaProgram
@@ -86,6 +86,15 @@ func (p *Program) With(states map[string]State) *Ruleset {
 		r.reads = closeReads(r.flags, r.groups, hashed)
 	}
 	return r
+}
+
+// Definition returns the named flag's definition, nil for a flag that nobody
+// defines. It must not be changed.
+func (p *Program) Definition(name string) *Flag {
+	if i, ok := p.index[name]; ok {
+		return p.flags[i].def
+	}
+	return nil
 }
 
 // Len returns the number of flags; they are numbered from 0 in the order of
@@ -113,14 +122,26 @@ func (r *Ruleset) Share(i int) Share { return Share(r.flags[i].threshold) }
 // now, as far as that can be told without a context and other flags.
 func (r *Ruleset) InForce(i int, environment string, now time.Time) bool {
 	f := &r.flags[i]
-	n := unixNano(now)
-	if f.gate != nil || n < f.from || n >= f.until || f.standby != nil {
-		return false
+	return r.WhyOff(i, environment, now) == "" && (f.threshold > 0 || len(f.users) > 0 || len(f.rules) > 0)
+}
+
+// WhyOff tells why flag i is off for everybody in the environment at now whatever
+// its percentage, in the words of [Decision.Detail]; "" where it is not.
+func (r *Ruleset) WhyOff(i int, environment string, now time.Time) string {
+	f := &r.flags[i]
+	switch n := unixNano(now); {
+	case f.gate != nil:
+		return f.gate.Detail
+	case n < f.from:
+		return "not_yet_active"
+	case n >= f.until:
+		return "expired"
+	case f.standby != nil:
+		return f.standby.Detail
+	case !f.everywhere && !slices.Contains(f.environments, environment):
+		return "environment"
 	}
-	if !f.everywhere && !slices.Contains(f.environments, environment) {
-		return false
-	}
-	return f.threshold > 0 || len(f.users) > 0 || len(f.rules) > 0
+	return ""
 }
 
 // StableUntil returns the next moment after now at which a decision can change
@@ -149,8 +170,8 @@ func (r *Ruleset) ProbeShare(i int, before *Share) (share Share, ok bool) {
 	switch {
 	case before != nil:
 		whole = *before
-	case def.Percentage != nil:
-		whole = *def.Percentage
+	case r.flags[i].start != nil:
+		whole = *r.flags[i].start
 	case def.Users != nil && len(def.Rules) == 0 && len(r.flags[i].conditions) == 0 && !r.flags[i].betaProgram:
 		return 0, false
 	}

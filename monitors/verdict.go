@@ -341,6 +341,26 @@ func (g *Guard) Status(now time.Time) GuardStatus {
 	return s
 }
 
+// Holds tells why a rollout must not climb, "" where nothing is against it.
+func (g *Guard) Holds(now time.Time) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch v := g.verdict(now); v.Kind {
+	case Hold:
+		return v.Reason
+	case Trip:
+		return "tripped"
+	}
+	return ""
+}
+
+// Arrived is how many requests of the canary the guard has judged since it began.
+func (g *Guard) Arrived() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.arrived[canary]
+}
+
 func (g *Guard) cohort(of cohort) GuardCohort {
 	judged, _ := g.sum.errors.of(of)
 	quantile := func(q float64) float64 { return g.past[of].quantile(q).Seconds() }
