@@ -23,6 +23,11 @@ import (
 //			on      <statuses...>
 //			after   <duration>
 //		}
+//		mirror <percent> {
+//			timeout     <duration>
+//			concurrency <number>
+//			body
+//		}
 //		vary off
 //	}
 func parseRoute(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
@@ -71,13 +76,21 @@ func parseRoute(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 			if rt.Fallback, err = parseFallback(h.Dispenser); err != nil {
 				return nil, err
 			}
+		case "mirror":
+			if rt.Mirror != nil {
+				return nil, h.Err("mirror: is given twice")
+			}
+			var err error
+			if rt.Mirror, err = parseMirror(h.Dispenser); err != nil {
+				return nil, err
+			}
 		case "vary":
 			if args := h.RemainingArgs(); len(args) != 1 || args[0] != "off" {
 				return nil, h.Errf("vary: want off, got %q", args)
 			}
 			rt.NoVary = true
 		default:
-			return nil, unknownOption(h.Dispenser, "feature_route", option, "on", "off", "variant", "fallback", "vary")
+			return nil, unknownOption(h.Dispenser, "feature_route", option, "on", "off", "variant", "fallback", "mirror", "vary")
 		}
 	}
 	if len(seen) == 0 {

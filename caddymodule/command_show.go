@@ -74,6 +74,19 @@ func runList(c *cobra.Command, _ []string) error {
 
 func percent(p float64) string { return strconv.FormatFloat(p, 'f', -1, 64) }
 
+// describeMirror says in a line what copies of requests came to.
+func describeMirror(m *monitors.MirrorFigures) string {
+	var b strings.Builder
+	b.WriteString("mirror:")
+	for _, result := range monitors.MirrorResults() {
+		if n := m.Results[result.String()]; n > 0 {
+			fmt.Fprintf(&b, " %d %s,", n, result)
+		}
+	}
+	fmt.Fprintf(&b, " p50 %s against %s, p99 %s against %s", seconds(m.Copy.P50), seconds(m.Request.P50), seconds(m.Copy.P99), seconds(m.Request.P99))
+	return b.String()
+}
+
 // describeRollout says in a line where a rollout stands.
 func describeRollout(s *rollout.Status) string {
 	var b strings.Builder
@@ -117,6 +130,9 @@ func runShow(c *cobra.Command, args []string) error {
 	}
 	if f.Rollout != nil {
 		fmt.Println(describeRollout(f.Rollout))
+	}
+	if m := f.Mirror; m != nil {
+		fmt.Println(describeMirror(m))
 	}
 	for _, trip := range f.State.Trips {
 		var e monitors.Evidence

@@ -34,6 +34,7 @@ type engine struct {
 	kept      map[string]*progress
 	holds     map[string]*hold
 	climbs    map[string]*climb
+	mirrors   map[string]*monitors.Mirror
 	logs      []*bulkLog      // of sites that have had requests lately
 	edited    []string        // flags to arm anew: their definition was edited
 	tripped   map[string]bool // monitors that were disarmed because the state says tripped
@@ -126,6 +127,7 @@ func newEngine(dir string) *engine {
 		kept:     map[string]*progress{},
 		holds:    map[string]*hold{},
 		climbs:   map[string]*climb{},
+		mirrors:  map[string]*monitors.Mirror{},
 		tripped:  map[string]bool{},
 	}
 }
@@ -385,6 +387,7 @@ func (e *engine) tickThresholds(now time.Time, l listener, m *monitors.Flag) {
 func (e *engine) trip(m *monitors.Flag, evidence *monitors.Evidence) {
 	now := time.Now()
 	m.Disarm()
+	evidence.Mirror = e.mirrorFigures(m.Name())
 	text, err := json.Marshal(evidence)
 	if err != nil { // a figure that is no number: the words are kept
 		text, _ = json.Marshal(monitors.Evidence{Test: evidence.Test, Summary: evidence.Summary, Since: evidence.Since})

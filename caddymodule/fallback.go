@@ -208,7 +208,7 @@ func (rq *request) fallBack(i int, r *http.Request) {
 	defer rq.app.survive("falling back")
 	r.Header[fallbackHeader] = []string{rq.rules.names[i]}
 	if d, ok := rq.rules.Decision(i, evaluator.Off, evaluator.ReasonDefault, "fallback"); ok {
-		rq.eval.Impose(i, d)
+		rq.impose(i, d)
 	}
 	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
 		rq.vars = vars

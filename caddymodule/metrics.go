@@ -67,6 +67,10 @@ var (
 		"Different users whom the split decided for, about, since users were last forgotten.", []string{"flag", "cohort"}, nil)
 	judgedDesc = prometheus.NewDesc("caddy_feature_flags_guard_judged",
 		"Requests that the tests have seen since the guard began; of one user's errors they see the first.", []string{"flag", "cohort"}, nil)
+	mirrorDesc = prometheus.NewDesc("caddy_feature_flags_mirror_total",
+		"Copies of requests that were sent to the canary, by how their answers compare with the real ones.", []string{"flag", "result"}, nil)
+	mirrorTimesDesc = prometheus.NewDesc("caddy_feature_flags_mirror_first_byte_seconds",
+		"Time to the first byte of mirrored requests and of their copies, since the process began.", []string{"flag", "of", "quantile"}, nil)
 	degradedDesc = prometheus.NewDesc("caddy_feature_flags_degraded",
 		"1 while state cannot be written or definitions cannot be taken.", []string{"what"}, nil)
 )
@@ -91,7 +95,7 @@ func (c *engineCollector) remove(e *engine) {
 
 // Describe is part of prometheus.Collector.
 func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requestsDesc, firstByteDesc, trippedDesc, enabledDesc, degradedDesc, evidenceDesc, limitDesc, heldDesc, usersDesc, judgedDesc} {
+	for _, d := range []*prometheus.Desc{requestsDesc, firstByteDesc, trippedDesc, enabledDesc, degradedDesc, evidenceDesc, limitDesc, heldDesc, usersDesc, judgedDesc, mirrorDesc, mirrorTimesDesc} {
 		ch <- d
 	}
 }
@@ -115,6 +119,9 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 			if !told[m.Name()] {
 				told[m.Name()] = true
 				collectFlag(ch, m)
+				if f := e.mirrorFigures(m.Name()); f != nil {
+					collectMirror(ch, m.Name(), f)
+				}
 			}
 		}
 		if a, ok := e.newest().(*App); ok && !told[""] {
@@ -149,6 +156,17 @@ func collectGuard(ch chan<- prometheus.Metric, flag string, s monitors.GuardStat
 	for cohort, c := range map[string]monitors.GuardCohort{"canary": s.Canary, "control": s.Control} {
 		gauge(usersDesc, float64(c.Users), cohort)
 		gauge(judgedDesc, float64(c.Judged), cohort)
+	}
+}
+
+func collectMirror(ch chan<- prometheus.Metric, flag string, f *monitors.MirrorFigures) {
+	for _, result := range monitors.MirrorResults() {
+		ch <- prometheus.MustNewConstMetric(mirrorDesc, prometheus.CounterValue, float64(f.Results[result.String()]), flag, result.String())
+	}
+	for of, times := range map[string]monitors.MirrorTimes{"request": f.Request, "copy": f.Copy} {
+		for quantile, seconds := range map[string]float64{"0.5": times.P50, "0.9": times.P90, "0.99": times.P99} {
+			ch <- prometheus.MustNewConstMetric(mirrorTimesDesc, prometheus.GaugeValue, seconds, flag, of, quantile)
+		}
 	}
 }
 

@@ -35,6 +35,8 @@ type request struct {
 	values  [2]string // a few headers' memory
 	cookie  string    // Set-Cookie of a new sticky id
 	done    bool      // the outcome is known: nothing is an exposure any more
+	copied  bool      // it is a copy of a request, and counts for nothing
+	imposed []imposed // decisions that somebody else has made
 
 	// What the request is an exposure of: flags one by one, and the bulk of
 	// those that only need counting.
@@ -65,6 +67,7 @@ type exposure struct {
 	outcome  *monitors.Outcome // nil: not known yet
 	routed   bool              // a feature_route tells the outcome
 	matched  bool              // the answer means failure by guard.errors.match
+	copies   bool              // a copy was sent to the canary
 	fallback string            // what became of it where the canary failed and `off` might have answered; "" else
 }
 
@@ -120,6 +123,18 @@ func (rq *request) decide(i int) *evaluator.Decision {
 		rq.trace(d)
 	}
 	return d
+}
+
+// imposed is a decision that somebody else has made.
+type imposed struct {
+	flag     int
+	decision *evaluator.Decision
+}
+
+// impose has flag i decided as d says from here on.
+func (rq *request) impose(i int, d *evaluator.Decision) {
+	rq.imposed = append(rq.imposed, imposed{i, d})
+	rq.eval.Impose(i, d)
 }
 
 // inBulk tells whether flag i was decided with all others.
@@ -316,7 +331,7 @@ func (rq *request) placeholder(key string) (value any, known bool) {
 func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	for k := range rq.exposures {
 		x := &rq.exposures[k]
-		if err := enc.AddObject(x.decision.Flag, logged{rq, x.index, x.decision, x.outcome, x.fallback}); err != nil {
+		if err := enc.AddObject(x.decision.Flag, logged{rq, x.index, x.decision, x.outcome, x.fallback, x.copies}); err != nil {
 			return err
 		}
 	}
@@ -333,7 +348,7 @@ func (rq *request) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 			continue
 		}
 		d := rq.eval.Decide(i)
-		if err := enc.AddObject(d.Flag, logged{rq, i, d, outcome, ""}); err != nil {
+		if err := enc.AddObject(d.Flag, logged{rq, i, d, outcome, "", false}); err != nil {
 			return err
 		}
 	}
@@ -347,6 +362,7 @@ type logged struct {
 	decision *evaluator.Decision
 	outcome  *monitors.Outcome
 	fallback string
+	copies   bool
 }
 
 // MarshalLogObject is part of zapcore.ObjectMarshaler.
@@ -367,6 +383,9 @@ func (l logged) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		if o.RequestID != "" {
 			enc.AddString("request_id", o.RequestID)
 		}
+	}
+	if l.copies {
+		enc.AddString("mirror_id", l.rq.id())
 	}
 	if l.fallback != "" {
 		enc.AddString("fallback", l.fallback)

@@ -35,6 +35,9 @@ type Route struct {
 	// canary's failure.
 	Fallback *Fallback `json:"fallback,omitempty"`
 
+	// Mirror sends copies of requests that go to `off` to `on`, too. Default: none.
+	Mirror *Mirror `json:"mirror,omitempty"`
+
 	// NoVary leaves Vary out.
 	NoVary bool `json:"no_vary,omitempty"`
 
@@ -59,6 +62,11 @@ func (rt *Route) Provision(ctx caddy.Context) error {
 	if rt.Fallback != nil {
 		if err := rt.Fallback.provision(app, rt.Flag); err != nil {
 			return fmt.Errorf("feature_route %s: fallback: %w", rt.Flag, err)
+		}
+	}
+	if rt.Mirror != nil {
+		if err := rt.Mirror.provision(ctx, app, rt.Flag); err != nil {
+			return fmt.Errorf("feature_route %s: mirror: %w", rt.Flag, err)
 		}
 	}
 	app.mention("feature_route", []string{rt.Flag})
@@ -98,6 +106,12 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	if rescued {
 		way = rt.rescued(rq, i, way, next)
 	}
+	if rt.Mirror != nil {
+		stripOwned(r, rt.Mirror)
+		if i >= 0 && !canary {
+			way = rt.mirrored(rq, i, way, next)
+		}
+	}
 	if alone {
 		rq.mark(rq.header)
 		return rq.watched(w, r, way)
@@ -115,6 +129,20 @@ func (rt *Route) rescued(rq *request, i int, canary, next caddyhttp.Handler) cad
 	})
 	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		return rt.Fallback.serve(rq, i, w, r, watched, rt.Off.Compile(next))
+	})
+}
+
+// mirrored has off answer, and the canary a copy of the request.
+func (rt *Route) mirrored(rq *request, i int, off, next caddyhttp.Handler) caddyhttp.Handler {
+	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		if !rt.Mirror.wants(rq, rq.eval.Decide(i), r) {
+			return off.ServeHTTP(w, r)
+		}
+		on := rt.On
+		if variant, ok := rt.Variants[rq.eval.WhenOn(i).Variant]; ok {
+			on = variant
+		}
+		return rt.Mirror.serve(rq, i, w, r, off, on.Compile(next))
 	})
 }
 

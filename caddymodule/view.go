@@ -26,8 +26,10 @@ type flagView struct {
 	State      stateView          `json:"state"`
 	Guard      guardView          `json:"guard"`
 	Rollout    *rollout.Status    `json:"rollout,omitempty"`
-	LastAsked  *time.Time         `json:"last_asked,omitempty"`
-	Warning    string             `json:"warning,omitempty"` // of a change that is not on disk
+
+	Mirror    *monitors.MirrorFigures `json:"mirror,omitempty"` // of copies of requests, where there were any
+	LastAsked *time.Time              `json:"last_asked,omitempty"`
+	Warning   string                  `json:"warning,omitempty"` // of a change that is not on disk
 }
 
 // stateView is what was flipped at run time.
@@ -57,6 +59,7 @@ func (a *App) view(r *rules, i int, now time.Time) flagView {
 		Guard:      guardView{Status: m.Status(now), Figures: figures(m)},
 	}
 	g := a.engine.guardOf(def.Name)
+	v.Mirror = a.engine.mirrorFigures(def.Name)
 	v.Rollout = a.engine.rolloutStatus(now, def, a.whyOff(def.Name, now))
 	v.State.Retry, v.State.Failures = g.Retry, g.Failures
 	if g.Probe != nil {

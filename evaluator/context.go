@@ -29,6 +29,13 @@ type Context struct {
 	extra []attribute
 }
 
+// Clone returns a context of its own with the same attributes.
+func (c *Context) Clone() Context {
+	out := *c
+	out.extra = slices.Clone(c.extra)
+	return out
+}
+
 type attribute struct {
 	name  string
 	value Value

@@ -32,3 +32,10 @@ func (r *Ruleset) Decision(i int, variant string, reason Reason, detail string) 
 		Reason: reason, Detail: detail, Value: f.value(variant),
 	}, true
 }
+
+// WhenOn returns the variant that flag number i would serve if it were on for
+// everybody, by its weights.
+func (e *Evaluation) WhenOn(i int) *Decision {
+	f := &e.rules.flags[i]
+	return f.static.pick(e, f, f.weights, variantPurpose)
+}

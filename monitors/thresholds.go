@@ -36,6 +36,7 @@ type Evidence struct {
 	Control CohortEvidence  `json:"control"`
 	Last    []FailedRequest `json:"last_failing,omitempty"` // newest last
 	Guard   *GuardEvidence  `json:"guard,omitempty"`        // of a comparison of canary and control
+	Mirror  *MirrorFigures  `json:"mirror,omitempty"`       // of copies of requests, where there were any
 }
 
 // GuardEvidence is what a comparison of canary and control adds: there the limit

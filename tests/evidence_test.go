@@ -159,6 +159,7 @@ func (c *instance) metric(series string) string {
 // told is what the access log says about one flag.
 type told struct {
 	Variant, Reason, Detail, Outcome, Fallback string
+	MirrorID                                   string `json:"mirror_id"`
 
 	TTFB      *float64 `json:"ttfb"`
 	RequestID string   `json:"request_id"`
