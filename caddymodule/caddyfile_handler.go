@@ -37,6 +37,14 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //		headers list <name>
 //		headers off
 //		vary
+//		propagate {
+//			key <secrets...>
+//			ttl <duration>
+//			baggage
+//		}
+//		trust {
+//			key <secrets...>
+//		}
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
@@ -59,8 +67,18 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.Errf("vary: takes no argument, got %q", d.Val())
 			}
 			h.Vary = true
+		case "propagate":
+			if h.Propagate != nil {
+				return d.Err("propagate: is given twice")
+			}
+			h.Propagate, err = parsePropagate(d)
+		case "trust":
+			if h.Trust != nil {
+				return d.Err("trust: is given twice")
+			}
+			h.Trust, err = parseTrust(d)
 		default:
-			err = unknownOption(d, "feature_flags", option, "context", "jwt", "flags", "headers", "vary")
+			err = unknownOption(d, "feature_flags", option, "context", "jwt", "flags", "headers", "vary", "propagate", "trust")
 		}
 		if err != nil {
 			return err

@@ -55,10 +55,17 @@ type Handler struct {
 	// headers. Default: only where a flag decided the route.
 	Vary bool `json:"vary,omitempty"`
 
-	app     *App
-	log     *zap.Logger
-	sources []source
-	site    atomic.Pointer[siteRules]
+	// Propagate passes the decisions on, signed, to a next hop. Default: not.
+	Propagate *Propagate `json:"propagate,omitempty"`
+
+	// Trust believes what an earlier hop has signed. Default: nobody.
+	Trust *Trust `json:"trust,omitempty"`
+
+	app       *App
+	log       *zap.Logger
+	sources   []source
+	readsUser bool // there is a source of user_id
+	site      atomic.Pointer[siteRules]
 }
 
 // Headers says how decisions are told to the application.
@@ -110,6 +117,19 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 		app.onStart(h.JWT.start)
 	}
+	if h.Propagate != nil {
+		if err := h.Propagate.provision(caddy.NewReplacer()); err != nil {
+			return fmt.Errorf("propagate: %w", err)
+		}
+		if h.Headers.Mode == "off" {
+			return errors.New("propagate: `headers off` tells nobody anything, so there is nothing to pass on")
+		}
+	}
+	if h.Trust != nil {
+		if err := h.Trust.provision(caddy.NewReplacer()); err != nil {
+			return fmt.Errorf("trust: %w", err)
+		}
+	}
 	app.mention("flags", h.Flags)
 	return nil
 }
@@ -146,6 +166,7 @@ func (h *Handler) provisionContext() error {
 			claims++
 		}
 		h.sources = append(h.sources, src)
+		h.readsUser = h.readsUser || s.Attribute == evaluator.UserID
 	}
 	// Sources of one attribute stand together, in the order they are given.
 	first := map[string]int{}
@@ -200,7 +221,7 @@ func (rq *request) watched(w http.ResponseWriter, r *http.Request, next caddyhtt
 // leaves the request as it came, without our headers.
 func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) error {
 	defer h.app.survive("deciding flags")
-	h.strip(r)
+	signed := h.strip(r)
 	rq.header = w.Header()
 	claims, err := h.claimsOf(r, rq.arrival)
 	if err != nil {
@@ -212,17 +233,28 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 	if rq.site == nil {
 		rq.site = site
 		h.read(rq, r, claims)
+		if h.Trust != nil {
+			if line := h.takeTrusted(rq, signed); line != "" && h.Propagate == nil {
+				r.Header[decisionsHeader] = []string{line} // for the hop after this one
+			}
+		}
 	}
 	h.tell(rq, site, r)
 	rq.mark(rq.header)
 	return nil
 }
 
-// strip removes headers of ours that the client sent.
-func (h *Handler) strip(r *http.Request) {
+// strip removes headers of ours that the client sent, and returns those with signed
+// decisions.
+func (h *Handler) strip(r *http.Request) (signed []string) {
+	if h.Propagate != nil || h.Trust != nil {
+		signed = r.Header[decisionsHeader]
+		stripOwned(r, chainHeaders{})
+	}
 	if h.Headers.Mode != "off" {
 		stripOwned(r, h)
 	}
+	return signed
 }
 
 // owns tells whether a header is ours to set. A header that a proxy behind us

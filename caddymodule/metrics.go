@@ -28,6 +28,10 @@ var (
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "fallbacks_total",
 		Help: "Failed canary requests of routes with a fallback, by what became of them: answered by off, or why not.",
 	}, []string{"flag", "result"})
+	decisionsRefused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "feature_flags", Name: "decisions_refused_total",
+		Help: "Signed decisions of an earlier hop that were not believed, by cause.",
+	}, []string{"cause"})
 	panics = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "panics_total",
 		Help: "Panics in the plugin's own code; the requests went on.",
@@ -39,7 +43,7 @@ func registerMetrics(registry *prometheus.Registry) error {
 	if registry == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, fallbacks, panics, &running} {
+	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, fallbacks, decisionsRefused, panics, &running} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
 			return err

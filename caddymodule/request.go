@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -37,6 +38,8 @@ type request struct {
 	done    bool      // the outcome is known: nothing is an exposure any more
 	copied  bool      // it is a copy of a request, and counts for nothing
 	imposed []imposed // decisions that somebody else has made
+
+	trustedUser string // a pseudonym of the user by whose key an earlier hop has decided
 
 	// What the request is an exposure of: flags one by one, and the bulk of
 	// those that only need counting.
@@ -230,7 +233,7 @@ func (rq *request) ticketOf(i int, isCanary bool) monitors.Ticket {
 		rq.ticket.LeaveOut(i) // of the bulk
 	}
 	m := &rq.rules.monitors[i]
-	return m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.hashOf(rq.eval.BucketKey(i)))
+	return m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.hashOf(cmp.Or(rq.eval.BucketKey(i), rq.trustedUser)))
 }
 
 // hashOf is the hash of a user.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
@@ -17,6 +18,9 @@ type rules struct {
 	monitors []boundMonitor
 	names    []string                        // of the flags, by number
 	cells    []atomic.Pointer[monitors.Cell] // by flag, variant and reason; made when first needed
+
+	keysOnce sync.Once
+	keys     map[string]int // see dictionaryKeys
 }
 
 type boundMonitor struct {
@@ -68,6 +72,9 @@ func (b *rules) cell(i int, code uint16) *monitors.Cell {
 // depend on in a site, in canonical form, sorted.
 func (b *rules) headersOf(site *Handler, i int) []string {
 	var names []string
+	if site != nil && site.Trust != nil {
+		names = append(names, decisionsHeader)
+	}
 	for _, attribute := range b.Reads(i) {
 		names = append(names, site.headersOf(attribute)...)
 	}

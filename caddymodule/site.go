@@ -18,6 +18,7 @@ import (
 // decisions on recent contexts. Immutable but for the cache.
 type siteRules struct {
 	rules *rules
+	signs bool      // decisions are passed on to a next hop
 	until time.Time // a date changes decisions then; zero: never
 	told  []int     // flags told to the application, -1 an unknown one
 	flags []string  // their names
@@ -60,6 +61,7 @@ type decisionSet struct {
 	key   string
 	codes []uint16 // of variant and reason, see rules.code; unknownFlag
 	list  string   // the header's value in list mode
+	chain string   // what is passed on to a next hop, if anything is
 
 	// By place: the split says off, and another flag of the group would have won
 	// all the same. nil: nowhere.
@@ -88,7 +90,7 @@ func (h *Handler) siteRules(r *rules, now time.Time) *siteRules {
 }
 
 func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
-	s := &siteRules{rules: r, until: r.StableUntil(now), vary: make([]string, r.Len()), seed: maphash.MakeSeed()}
+	s := &siteRules{rules: r, signs: h.Propagate != nil, until: r.StableUntil(now), vary: make([]string, r.Len()), seed: maphash.MakeSeed()}
 	for i := range s.vary {
 		s.vary[i] = strings.Join(r.headersOf(h, i), ", ")
 	}
@@ -156,6 +158,9 @@ func (s *siteRules) cache() {
 	if s.names == nil {
 		entry += 16 * len(s.told)
 	}
+	if s.signs {
+		entry += 24 * len(s.told)
+	}
 	s.sets, _ = lru.New[uint64, *decisionSet](min(4096, max(16, cacheBytes/entry))) // fails for sizes below 1 only
 }
 
@@ -175,6 +180,9 @@ func (s *siteRules) varyOf(r *rules, i int) string {
 func (s *siteRules) decideAll(rq *request) *decisionSet {
 	if s.sets == nil {
 		return nil
+	}
+	if len(rq.imposed) > 0 {
+		return s.newSet(rq) // nobody else's
 	}
 	var room [512]byte
 	key, ok := rq.ctx.AppendKey(room[:0], s.reads)
@@ -209,6 +217,9 @@ func (s *siteRules) newSet(rq *request) *decisionSet {
 	}
 	if s.names == nil {
 		set.list = s.dictionary(rq.eval.Decide)
+	}
+	if s.signs {
+		set.chain = s.chain(rq.eval.Decide)
 	}
 	return set
 }

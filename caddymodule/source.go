@@ -92,6 +92,13 @@ func (h *Handler) read(rq *request, r *http.Request, claims []evaluator.Value) {
 			id, setCookie := stickyID(r, isSecure(r))
 			rq.cookie = setCookie
 			v = evaluator.String(id)
+			if setCookie != "" && h.Propagate != nil { // the next hop is to see the same person
+				line := stickyCookie + "=" + id
+				if lines := r.Header["Cookie"]; len(lines) > 0 {
+					line = strings.Join(lines, "; ") + "; " + line
+				}
+				r.Header["Cookie"] = []string{line}
+			}
 		}
 		if !v.IsMissing() {
 			rq.ctx.SetAttribute(s.attribute, v)

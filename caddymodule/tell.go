@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -31,6 +32,13 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 		rq.exposures = slices.Grow(rq.exposures, len(s.told))
 	}
 	rq.tellers = append(rq.tellers, teller{h, s})
+	if h.Propagate != nil {
+		if set != nil {
+			h.propagate(rq, s, r.Header, set.chain)
+		} else {
+			h.propagate(rq, s, r.Header, s.chain(rq.eval.Decide))
+		}
+	}
 	if h.Vary {
 		for _, i := range s.told {
 			rq.varyBy(i)
@@ -84,6 +92,9 @@ func (t teller) tellAgain(rq *request, i int, header http.Header) {
 			delete(header, t.site.names[k])
 		}
 	}
+	if t.handler.Propagate != nil {
+		t.handler.propagate(rq, t.site, header, t.site.chain(rq.eval.Decide))
+	}
 }
 
 // room gives memory for the values of n headers of the site, the request's own
@@ -117,7 +128,7 @@ func (rq *request) enter(s *siteRules) {
 	if s.log == nil {
 		return
 	}
-	if user := rq.ctx.TargetingKey(); user != "" { // without, no split has decided
+	if user := cmp.Or(rq.ctx.TargetingKey(), rq.trustedUser); user != "" { // without, no split has decided
 		rq.ticket = s.log.enter(rq.app.engine, rq.bulk, rq.hashOf(user))
 	}
 }

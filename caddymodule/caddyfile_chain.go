@@ -1,0 +1,56 @@
+package caddymodule
+
+import "github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+// parsePropagate reads the option `propagate` of feature_flags.
+func parsePropagate(d *caddyfile.Dispenser) (*Propagate, error) {
+	p := new(Propagate)
+	if d.NextArg() {
+		return nil, d.Errf("propagate: unexpected argument %q; want a block with `key`", d.Val())
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch option := d.Val(); option {
+		case "key":
+			err = some(d, "propagate: key", wantKeys, &p.Keys)
+		case "ttl":
+			err = durationOption(d, "propagate: ttl", &p.TTL)
+		case "baggage":
+			if d.NextArg() {
+				return nil, d.Errf("propagate: baggage: takes no argument, got %q", d.Val())
+			}
+			p.Baggage, err = true, noBlock(d, option)
+		default:
+			err = unknownOption(d, "propagate", option, "key", "ttl", "baggage")
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(p.Keys) == 0 {
+		return nil, d.Err("propagate: key: want " + wantKeys)
+	}
+	return p, nil
+}
+
+// parseTrust reads the option `trust` of feature_flags.
+func parseTrust(d *caddyfile.Dispenser) (*Trust, error) {
+	t := new(Trust)
+	if d.NextArg() {
+		return nil, d.Errf("trust: unexpected argument %q; want a block with `key`", d.Val())
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if option := d.Val(); option != "key" {
+			return nil, unknownOption(d, "trust", option, "key")
+		}
+		if err := some(d, "trust: key", wantKeys, &t.Keys); err != nil {
+			return nil, err
+		}
+	}
+	if len(t.Keys) == 0 {
+		return nil, d.Err("trust: key: want " + wantKeys)
+	}
+	return t, nil
+}
+
+const wantKeys = "one or more secrets, as {env.FEATURE_FLAGS_KEY}"
