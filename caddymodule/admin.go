@@ -148,6 +148,8 @@ func kindWord(k reflect.Kind) string {
 		return "a string"
 	case reflect.Slice:
 		return "a list"
+	case reflect.Float64:
+		return "a number"
 	}
 	return "an object"
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+	"github.com/seed-6adbc061/caddy-feature-flags/rollout"
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
 )
 
@@ -34,6 +35,7 @@ type engine struct {
 	kept      map[string]*progress
 	holds     map[string]*hold
 	climbs    map[string]*climb
+	asides    map[string]*rollout.Progress // of rollouts that a config which overlaps has begun anew
 	mirrors   map[string]*monitors.Mirror
 	logs      []*bulkLog      // of sites that have had requests lately
 	edited    []string        // flags to arm anew: their definition was edited
@@ -127,6 +129,7 @@ func newEngine(dir string) *engine {
 		kept:     map[string]*progress{},
 		holds:    map[string]*hold{},
 		climbs:   map[string]*climb{},
+		asides:   map[string]*rollout.Progress{},
 		mirrors:  map[string]*monitors.Mirror{},
 		tripped:  map[string]bool{},
 	}
@@ -138,6 +141,7 @@ func (e *engine) begin() {
 		e.store.Begin()
 		e.mu.Lock()
 		clear(e.kept) // read before the last process had written all
+		clear(e.climbs)
 		e.mu.Unlock()
 		e.store.OnHealth(e.healthChanged)
 	})
@@ -182,11 +186,17 @@ func (e *engine) listen(l listener) {
 // did not come to run, its definitions are in force for the monitors again.
 func (e *engine) leave(l listener) {
 	e.mu.Lock()
+	withdrawn := len(e.listeners) > 1 && e.listeners[len(e.listeners)-1] == l
 	e.listeners = slices.DeleteFunc(e.listeners, func(o listener) bool { return o == l })
 	if len(e.listeners) == 0 {
 		e.parting = l
 	}
+	asides := e.asides
+	e.asides = map[string]*rollout.Progress{}
 	e.mu.Unlock()
+	if withdrawn {
+		e.takeBack(time.Now(), asides)
+	}
 	if now := e.running(); now != nil {
 		now.stateChanged()
 	}
@@ -423,8 +433,14 @@ func (e *engine) reset(flag, by, reason string) error {
 
 // resetNow is reset without waiting for the disk.
 func (e *engine) resetNow(now time.Time, flag, by, reason string) []*state.Pending {
+	var pending []*state.Pending
+	if e.store.Flag(flag).Tripped() { // first: a process may end in between
+		if written := e.dropRollout(now, flag); written != nil {
+			pending = append(pending, written)
+		}
+	}
 	record, written := e.store.Reset(now, flag, by, reason)
-	pending := []*state.Pending{written}
+	pending = append(pending, written)
 	if e.store.Flag(flag).Override.Kind != state.Cleared {
 		_, written := e.store.Override(now, flag, state.Cleared, by, reason)
 		pending = append(pending, written)
@@ -434,11 +450,6 @@ func (e *engine) resetNow(now time.Time, flag, by, reason string) []*state.Pendi
 	}
 	if e.guardOf(flag).used() { // a person's word begins all of it anew
 		e.keep(now, flag, func(p *progress) { p.Guard = nil })
-	}
-	if record.ID != "" {
-		if written := e.dropRollout(now, flag); written != nil {
-			pending = append(pending, written)
-		}
 	}
 	e.monitor(flag).Arm(now)
 	e.stateChanged()
@@ -511,6 +522,7 @@ func (e *engine) healthChanged(h state.Health) {
 		e.health = h
 	}
 	e.mu.Unlock()
+	e.readAgain()
 	e.stateChanged()
 	if n, ok := healthNews(was, h, time.Now()); ok && heard {
 		e.tell(n)
@@ -541,7 +553,11 @@ func (e *engine) states(program *evaluator.Program) map[string]evaluator.State {
 		if f.Tripped() {
 			s.Tripped = f.Trips[len(f.Trips)-1].Test
 			if p := e.guardOf(name).Probe; p.of(f) {
-				s.Probing, s.Share = true, &p.Share
+				share := p.Share
+				if s.Share != nil {
+					share = min(share, *s.Share)
+				}
+				s.Probing, s.Share = true, &share
 			}
 		}
 		out[name] = s

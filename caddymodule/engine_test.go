@@ -49,13 +49,18 @@ func (f *fakeApp) flag(name string) *evaluator.Flag {
 func (f *fakeApp) probeShare(name string) (evaluator.Share, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.rules.ProbeShare(f.rules.Index(name), nil)
+	i := f.rules.Index(name)
+	return f.rules.ProbeShare(i, f.engine.shareOf(f.rules.Definition(i)))
 }
 
 func (f *fakeApp) whyOff(name string, now time.Time) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.rules.WhyOff(f.rules.Index(name), "production", now)
+	i := f.rules.Index(name)
+	if f.rules.State(i).Probing {
+		return "half_open"
+	}
+	return f.rules.WhyOff(i, "production", now)
 }
 func (f *fakeApp) inForce(string, time.Time) bool { return f.on }
 func (f *fakeApp) tell(n news)                    { f.mu.Lock(); f.told = append(f.told, n.Event+n.Flag); f.mu.Unlock() }

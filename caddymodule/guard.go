@@ -22,6 +22,8 @@ type progress struct {
 	Traffic *monitors.Baseline `json:"traffic,omitempty"`
 	Guard   *guardProgress     `json:"guard,omitempty"`
 	Rollout *rollout.Progress  `json:"rollout,omitempty"`
+
+	revision uint64 // of the store's record
 }
 
 // guardProgress is what a guard has to know over restarts.
@@ -102,6 +104,7 @@ func (e *engine) keptOf(flag string) *progress {
 				*p = progress{} // of another version
 			}
 		}
+		p.revision = e.store.Flag(flag).Progress.Revision
 		p.Guard.mend(e.store.Flag(flag))
 		e.kept[flag] = p
 	}
@@ -122,10 +125,30 @@ func (e *engine) guardOf(flag string) guardProgress {
 func (e *engine) keep(now time.Time, flag string, change func(*progress)) *state.Pending {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	p := e.keptOf(flag)
-	change(p)
+	change(e.keptOf(flag))
+	return e.write(now, flag)
+}
+
+// write has the store keep what is kept of a flag. The caller must hold mu.
+func (e *engine) write(now time.Time, flag string) *state.Pending {
+	p := e.kept[flag]
 	data, _ := json.Marshal(p) // finite numbers only: it does not fail
-	return e.store.SetProgress(now, flag, data)
+	written := e.store.SetProgress(now, flag, data)
+	p.revision = e.store.Flag(flag).Progress.Revision
+	return written
+}
+
+// readAgain forgets what is kept of flags of which another process has written
+// since: it is read from the store when it is asked for.
+func (e *engine) readAgain() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, p := range e.kept {
+		if e.store.Flag(name).Progress.Revision != p.revision {
+			delete(e.kept, name)
+			delete(e.climbs, name)
+		}
+	}
 }
 
 // keepGuard changes what is kept of a flag's guard.
@@ -384,6 +407,7 @@ func (e *engine) recovered(now time.Time, m *monitors.Flag, g *monitors.Guard) {
 		s.Canary.Bad, s.Canary.Requests, s.Control.Bad, s.Control.Requests)
 	e.store.Reset(now, m.Name(), "guard", reason)
 	e.keepGuard(now, m.Name(), func(p *guardProgress) { *p = guardProgress{Trial: p.Trial + 1, Failures: p.Failures, Recovered: &now} })
+	e.againRollout(now, m.Name())
 	m.Arm(now)
 	e.stateChanged()
 	e.tell(news{Event: eventReset, At: now, Flag: m.Name(), By: "guard", Reason: reason})

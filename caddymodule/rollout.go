@@ -12,21 +12,28 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
 )
 
-// climb is what the engine remembers of a flag's rollout beside its progress.
+// climb is what the engine remembers of a flag's rollout beside its progress. The
+// engine's mu guards it, but for what is the ticker's own.
 type climb struct {
-	// The engine's mu guards these.
-	inForce  evaluator.Share // the share that requests are decided by
-	writing  *state.Pending  // of the progress whose share is to come in force; nil: it is
-	deadline time.Time       // when it comes in force even if the disk has not answered
-	then     func()          // to be called once it is
+	inForce evaluator.Share // the share that requests are decided by
+	move    *move           // a change that is not in force yet; nil: none
+	asked   int             // the step whose approval was asked for
 
-	// These are the ticker's.
-	last     time.Time       // when time was last taken
-	saved    time.Time       // when the progress was last kept
-	dirty    bool            // it has changed since
-	guard    *monitors.Guard // whose requests are counted; nil: the flag's own
-	counted  int64           // of them
-	awaiting int             // the step whose approval was asked for
+	// The ticker's own.
+	last    time.Time       // when time was last taken
+	saved   time.Time       // when the progress was last kept
+	dirty   bool            // it has changed since
+	guard   *monitors.Guard // whose requests are counted; nil: the flag's own
+	counted int64           // of them
+}
+
+// move is a change of a rollout's progress on its way to the disk.
+type move struct {
+	written *state.Pending
+	since   time.Time
+	byHand  bool             // a person does not wait for a disk that fails
+	before  rollout.Progress // to go back to
+	then    func()           // to be called once it is in force
 }
 
 const (
@@ -47,11 +54,15 @@ const (
 func (e *engine) shareOf(def *evaluator.Flag) *evaluator.Share {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	g := e.keptOf(def.Name).Rollout
-	if g == nil || !g.Follows(rollout.PlanOf(def)) {
+	g, c := e.keptOf(def.Name).Rollout, e.climbs[def.Name]
+	switch {
+	case g == nil && c != nil && c.move != nil: // given up, and not on disk yet
+	case g == nil || !g.Follows(rollout.PlanOf(def)):
 		return nil
+	case c == nil:
+		c = e.climbOf(def.Name)
 	}
-	share := e.climbOf(def.Name).inForce
+	share := c.inForce
 	return &share
 }
 
@@ -60,7 +71,7 @@ func (e *engine) shareOf(def *evaluator.Flag) *evaluator.Share {
 func (e *engine) climbOf(name string) *climb {
 	c := e.climbs[name]
 	if c == nil {
-		c = &climb{inForce: e.kept[name].Rollout.Share}
+		c = &climb{inForce: e.kept[name].Rollout.Share, counted: -1}
 		e.climbs[name] = c
 	}
 	return c
@@ -70,21 +81,45 @@ func (e *engine) climbOf(name string) *climb {
 // one with other steps begins anew.
 func (e *engine) configureRollout(now time.Time, def *evaluator.Flag) {
 	plan := rollout.PlanOf(def)
-	e.mu.Lock()
-	g := e.keptOf(def.Name).Rollout
-	same := g == nil && plan == nil || g != nil && g.Follows(plan)
-	if !same {
-		delete(e.climbs, def.Name)
+	if begun := e.beginRollout(now, def.Name, plan); begun != nil {
+		e.tellAdvance(now, def.Name, "rollout", fmt.Sprintf("the rollout begins at %s %%", percent(begun.Share)), *begun)
 	}
-	e.mu.Unlock()
-	switch {
-	case same:
-	case plan == nil:
-		e.keep(now, def.Name, func(p *progress) { p.Rollout = nil })
-	default:
+}
+
+// beginRollout puts a plan in force, nil for none. It returns where that stands; nil:
+// there is nothing new.
+func (e *engine) beginRollout(now time.Time, name string, plan *rollout.Plan) *rollout.Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.keptOf(name)
+	g := p.Rollout
+	if g == nil && plan == nil || g != nil && g.Follows(plan) {
+		return nil
+	}
+	if _, known := e.asides[name]; g != nil && !known && len(e.listeners) > 1 {
+		e.asides[name] = g
+	}
+	delete(e.climbs, name)
+	p.Rollout = nil
+	var status *rollout.Status
+	if plan != nil {
 		begun := rollout.Begin(plan, now)
-		e.keep(now, def.Name, func(p *progress) { p.Rollout = &begun })
-		e.tellAdvance(now, def.Name, "rollout", fmt.Sprintf("the rollout begins at %s %%", percent(begun.Share.Percent())), begun.Status(plan, "", ""))
+		p.Rollout = &begun
+		s := begun.Status(plan, "", "")
+		status = &s
+	}
+	e.write(now, name)
+	return status
+}
+
+// takeBack has rollouts go on that a config has begun anew which did not come to run.
+func (e *engine) takeBack(now time.Time, asides map[string]*rollout.Progress) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, g := range asides {
+		e.keptOf(name).Rollout = g
+		delete(e.climbs, name)
+		e.write(now, name)
 	}
 }
 
@@ -95,52 +130,61 @@ func (e *engine) tellAdvance(now time.Time, flag, by, reason string, s rollout.S
 
 // moveRollout changes a flag's progress. A share that rises comes in force when it
 // is on disk, so that a process that is killed takes nothing away from anybody; one
-// that falls does at once. then is called after that, and may be nil.
-func (e *engine) moveRollout(now time.Time, name string, before evaluator.Share, change func(*rollout.Progress) error, then func()) (*state.Pending, error) {
-	var failed error
-	e.mu.Lock()
-	if e.climbs[name] == nil {
-		e.climbs[name] = &climb{inForce: before}
-	}
-	e.mu.Unlock()
-	pending := e.keep(now, name, func(p *progress) {
-		g := rollout.Progress{Step: -1}
-		if p.Rollout != nil {
-			g = *p.Rollout
-		}
-		if failed = change(&g); failed != nil {
-			return
-		}
-		p.Rollout = &g
-		if g.Order == "" && len(g.Of) == 0 {
-			p.Rollout = nil // the definition's own percentage again
-		}
-	})
-	if failed != nil {
-		return nil, failed
-	}
-	e.mu.Lock()
-	c := e.climbs[name]
-	c.writing, c.deadline, c.then, c.awaiting = pending, now.Add(patienceWithDisk), then, 0
-	g := e.kept[name].Rollout
-	atOnce := g == nil || g.Share <= c.inForce
-	e.mu.Unlock()
+// that falls does at once. before is the share in force of a flag that has no
+// progress. The caller sees to it that the move is finished.
+func (e *engine) moveRollout(now time.Time, name string, before evaluator.Share, m *move, change func(*rollout.Progress) error) error {
+	atOnce, err := e.startMove(now, name, before, m, change)
 	if atOnce {
-		e.putInForce(name)
+		e.finishMove(name, m)
 	}
-	return pending, nil
+	return err
 }
 
-// putInForce has requests decided by the share that a flag's rollout has come to.
-func (e *engine) putInForce(name string) {
+func (e *engine) startMove(now time.Time, name string, before evaluator.Share, m *move, change func(*rollout.Progress) error) (atOnce bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.keptOf(name)
+	g := rollout.Progress{Step: -1}
+	if p.Rollout != nil {
+		g, before = *p.Rollout, p.Rollout.Share
+	}
+	m.before, m.since = g, now
+	if err := change(&g); err != nil {
+		return false, err
+	}
+	c := e.climbs[name]
+	if c == nil {
+		c = &climb{inForce: before, counted: -1}
+		e.climbs[name] = c
+	}
+	if old := c.move; old != nil && p.Rollout != nil && g.Share == p.Rollout.Share && old.then != nil {
+		then := m.then // the one that is overtaken comes in force with this one
+		m.then = func() {
+			old.then()
+			if then != nil {
+				then()
+			}
+		}
+	}
+	p.Rollout = &g
+	if g.Order == "" && len(g.Of) == 0 {
+		p.Rollout = nil // the definition's own percentage again
+	}
+	m.written = e.write(now, name)
+	c.move, c.asked = m, 0
+	return p.Rollout != nil && g.Share <= c.inForce, nil
+}
+
+// finishMove has requests decided by the share that a move has come to, unless it was
+// overtaken.
+func (e *engine) finishMove(name string, m *move) {
 	e.mu.Lock()
 	c := e.climbs[name]
-	if c == nil || c.writing == nil {
+	if c == nil || c.move != m {
 		e.mu.Unlock()
 		return
 	}
-	then := c.then
-	c.writing, c.then = nil, nil
+	c.move = nil
 	if g := e.kept[name].Rollout; g != nil {
 		c.inForce = g.Share
 	} else {
@@ -148,145 +192,227 @@ func (e *engine) putInForce(name string) {
 	}
 	e.mu.Unlock()
 	e.stateChanged()
-	if then != nil {
-		then()
+	if m.then != nil {
+		m.then()
 	}
 }
 
 // tickRollouts takes the time that has passed, and goes on where a step is due.
 func (e *engine) tickRollouts(now time.Time, l listener) {
-	e.mu.Lock()
-	var names []string
-	for name, p := range e.kept {
-		if p.Rollout != nil {
-			names = append(names, name)
-		}
-	}
-	e.mu.Unlock()
-	for _, name := range names {
+	for _, name := range e.climbing() {
 		e.tickRollout(now, l, name)
 	}
 }
 
+// climbing are the flags with progress, or with a move under way.
+func (e *engine) climbing() (names []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, p := range e.kept {
+		if p.Rollout != nil || e.climbs[name] != nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func (e *engine) tickRollout(now time.Time, l listener, name string) {
 	defer survive("driving the rollout of " + name)
+	if e.tickMove(now, name) {
+		return
+	}
 	def := l.flag(name)
-	if def == nil {
-		return
-	}
 	plan := rollout.PlanOf(def)
-	e.mu.Lock()
-	g := e.keptOf(name).Rollout
-	if g == nil || !g.Follows(plan) {
-		e.mu.Unlock()
+	c := e.due(now, name, plan)
+	if c == nil {
 		return
 	}
-	c := e.climbOf(name)
-	writing, deadline := c.writing, c.deadline
-	e.mu.Unlock()
-	if writing != nil {
-		select {
-		case <-writing.Done():
-			e.putInForce(name)
-		default:
-			if now.After(deadline) {
-				e.putInForce(name)
-			}
-		}
-		return
-	}
-	elapsed := now.Sub(c.last)
-	if plan == nil || elapsed < rolloutEvery {
-		return
-	}
+	elapsed := min(now.Sub(c.last), longestPass)
 	if c.last.IsZero() {
-		elapsed = 0
+		elapsed, c.saved = 0, now
 	}
 	c.last = now
-	hold, off := e.rolloutHold(now, name), l.whyOff(name, now)
-	pass := rollout.Passing{Elapsed: min(elapsed, longestPass), Requests: e.canaryCame(name, c), Hold: hold, Warming: hold == monitors.HoldWarmUp}
+	hold, off := e.rolloutHold(now, def), l.whyOff(name, now)
+	pass := rollout.Passing{Elapsed: elapsed, Requests: e.canaryCame(name, c), Hold: hold, Warming: hold == monitors.HoldWarmUp}
 	if off != "" {
-		pass.Elapsed, pass.Hold, pass.Warming = 0, off, false
+		pass = rollout.Passing{Hold: off}
 	}
-
-	e.mu.Lock()
-	due := false
-	if g = e.keptOf(name).Rollout; g != nil && g.Follows(plan) && c.writing == nil {
-		due = g.Pass(plan, pass)
-	}
-	if g == nil {
-		e.mu.Unlock()
-		return
-	}
-	status := g.Status(plan, hold, off)
-	e.mu.Unlock()
+	due, ask, status := e.passRollout(name, plan, c, pass, hold, off)
 	c.dirty = c.dirty || pass.Elapsed > 0 || pass.Requests > 0
 	switch {
 	case due:
-		e.advance(now, name, plan)
+		e.advance(now, name, plan, status)
 	case c.dirty && status.Phase != rollout.Complete && now.Sub(c.saved) >= rolloutSaved:
 		c.dirty, c.saved = false, now
 		e.keep(now, name, func(*progress) {})
 	}
-	if status.Phase == rollout.Waiting && c.awaiting != status.Step {
-		c.awaiting = status.Step
+	if ask {
 		reason := fmt.Sprintf("%s %% went well; the next step wants a person's approval: caddy feature-flags rollout %s promote", percent(status.Share), name)
 		e.store.Note(now, state.AuditEntry{Action: actionHeld, Flag: name, By: "rollout", Reason: reason})
 		e.tell(news{Event: eventHeld, At: now, Flag: name, By: "rollout", Reason: reason, Data: status})
 	}
 }
 
-// advance goes on to the next step, which was due a moment ago.
-func (e *engine) advance(now time.Time, name string, plan *rollout.Plan) {
-	var from, to rollout.Status
-	_, err := e.moveRollout(now, name, plan.Steps[0], func(g *rollout.Progress) error {
-		if g.Order != "" || g.Step >= len(plan.Steps)-1 || !g.Follows(plan) {
-			return errors.New("somebody was quicker")
+// tickMove finishes a move whose record is on disk. It tells whether there is one
+// that is under way.
+func (e *engine) tickMove(now time.Time, name string) bool {
+	e.mu.Lock()
+	var m *move
+	if c := e.climbs[name]; c != nil {
+		m = c.move
+	}
+	if m == nil {
+		e.mu.Unlock()
+		return false
+	}
+	finish := m.byHand && now.Sub(m.since) > patienceWithDisk
+	select {
+	case <-m.written.Done():
+		switch {
+		case m.written.Err() == nil || m.byHand:
+			finish = true
+		case now.Sub(m.since) >= rolloutEvery: // it is tried again until it is written
+			m.written, m.since = e.write(now, name), now
 		}
-		from = g.Status(plan, "", "")
-		g.Advance(plan, now)
-		to = g.Status(plan, "", "")
+	default:
+	}
+	e.mu.Unlock()
+	if finish {
+		e.finishMove(name, m)
+	}
+	return true
+}
+
+// due returns what is remembered of a rollout whose time is to be taken; nil: it is
+// not, or there is no plan.
+func (e *engine) due(now time.Time, name string, plan *rollout.Plan) *climb {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g := e.keptOf(name).Rollout
+	if g == nil || plan == nil || !g.Follows(plan) {
 		return nil
-	}, func() {
+	}
+	if c := e.climbOf(name); now.Sub(c.last) >= rolloutEvery {
+		return c
+	}
+	return nil
+}
+
+// passRollout takes what has happened. due tells that the next step is, ask that a
+// person is to be asked for it.
+func (e *engine) passRollout(name string, plan *rollout.Plan, c *climb, pass rollout.Passing, hold, off string) (due, ask bool, s rollout.Status) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g := e.keptOf(name).Rollout
+	if g == nil || !g.Follows(plan) || e.climbs[name] != c || c.move != nil {
+		return false, false, s
+	}
+	due = g.Pass(plan, pass)
+	s = g.Status(plan, hold, off)
+	if ask = s.Phase == rollout.Waiting && c.asked != s.Step; ask {
+		c.asked = s.Step
+	}
+	return due, ask, s
+}
+
+var errOvertaken = errors.New("somebody was quicker")
+
+// advance goes on to the next step, which was due a moment ago.
+func (e *engine) advance(now time.Time, name string, plan *rollout.Plan, from rollout.Status) {
+	var to rollout.Status
+	m := &move{then: func() {
 		reason := fmt.Sprintf("from %s to %s %%, step %d of %d, after %s and %d canary requests",
 			percent(from.Share), percent(to.Share), to.Step, len(plan.Steps), from.Baked, from.Requests)
 		if to.Phase == rollout.Complete {
 			reason += "; the rollout is complete"
 		}
 		e.tellAdvance(now, name, "rollout", reason, to)
+	}}
+	_ = e.moveRollout(now, name, plan.Steps[0], m, func(g *rollout.Progress) error { // else it is not due any more
+		if !g.Follows(plan) || g.Step+1 != from.Step || !g.Ready(plan) || e.store.Flag(name).Tripped() {
+			return errOvertaken
+		}
+		g.Advance(plan, now)
+		to = g.Status(plan, "", "")
+		return nil
 	})
-	_ = err // it is not due any more
 }
 
 // canaryCame returns how many requests the canary has had since the last time: what
-// the guard has judged, where there is one.
+// the guard has judged of them, where there is one.
 func (e *engine) canaryCame(name string, c *climb) int64 {
 	m := e.monitor(name)
 	guard, n := m.Guard(), int64(0)
 	if guard != nil {
 		n = guard.Arrived()
 	} else {
-		sum := m.Cohort(true)
-		n = int64(sum.Total())
+		for _, cell := range m.Cells() {
+			if cell.Canary && cell.Reason == string(evaluator.ReasonSplit) {
+				s := cell.Snapshot()
+				n += int64(s.Total())
+			}
+		}
 	}
 	came := n - c.counted
-	if c.saved.IsZero() || guard != c.guard || came < 0 { // of another counter
+	switch {
+	case c.counted < 0 || guard != c.guard: // of another counter
 		came = 0
-	}
-	if c.saved.IsZero() {
-		c.saved = c.last
+	case came < 0: // of another epoch
+		came = n
 	}
 	c.guard, c.counted = guard, n
 	return came
 }
 
-// rolloutHold says why a flag must not go on, "" where nothing is against it.
-func (e *engine) rolloutHold(now time.Time, name string) string {
+// againRollout has a step bake anew after a trip, and undoes one that is not in force
+// yet.
+func (e *engine) againRollout(now time.Time, name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g := e.keptOf(name).Rollout
+	if g == nil {
+		return
+	}
+	if c := e.climbs[name]; c != nil && c.move != nil && !c.move.byHand && g.Share > c.inForce {
+		*g, c.move = c.move.before, nil
+	}
+	g.Again()
+	e.write(now, name)
+}
+
+// dropRollout has a rollout begin anew, and a percentage that a person has set be
+// the definition's again. nil: there was neither.
+func (e *engine) dropRollout(now time.Time, name string) *state.Pending {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.keptOf(name)
+	delete(e.climbs, name)
+	if p.Rollout == nil {
+		return nil
+	}
+	p.Rollout = nil
+	return e.write(now, name)
+}
+
+// saveRollouts keeps how far all have come, when the process ends in order.
+func (e *engine) saveRollouts(now time.Time) {
+	for _, name := range e.climbing() {
+		e.keep(now, name, func(*progress) {})
+	}
+}
+
+// rolloutHold says why a flag must not go on, "" where nothing is against it. Where
+// the guard has seen nobody, nothing is known.
+func (e *engine) rolloutHold(now time.Time, def *evaluator.Flag) string {
 	if e.store.Health().Degraded {
 		return holdDegraded
 	}
-	if g := e.monitor(name).Guard(); g != nil {
+	m := e.monitor(def.Name)
+	if g := m.Guard(); g != nil {
 		return g.Holds(now)
+	}
+	if m.Guarded() {
+		return monitors.HoldSilence
 	}
 	return ""
 }
@@ -295,7 +421,7 @@ func (e *engine) rolloutHold(now time.Time, name string) string {
 // nobody has set its percentage.
 func (e *engine) rolloutStatus(now time.Time, def *evaluator.Flag, off string) *rollout.Status {
 	plan := rollout.PlanOf(def)
-	hold := e.rolloutHold(now, def.Name)
+	hold := e.rolloutHold(now, def)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	g := e.keptOf(def.Name).Rollout
@@ -304,44 +430,6 @@ func (e *engine) rolloutStatus(now time.Time, def *evaluator.Flag, off string) *
 	}
 	s := g.Status(plan, hold, off)
 	return &s
-}
-
-// againRollout has a step bake anew after a trip.
-func (e *engine) againRollout(now time.Time, name string) {
-	e.mu.Lock()
-	has := e.keptOf(name).Rollout != nil
-	e.mu.Unlock()
-	if has {
-		e.keep(now, name, func(p *progress) { p.Rollout.Again() })
-	}
-}
-
-// dropRollout has a rollout begin anew, and a percentage that a person has set be
-// the definition's again.
-func (e *engine) dropRollout(now time.Time, name string) *state.Pending {
-	e.mu.Lock()
-	has := e.keptOf(name).Rollout != nil
-	delete(e.climbs, name)
-	e.mu.Unlock()
-	if !has {
-		return nil
-	}
-	return e.keep(now, name, func(p *progress) { p.Rollout = nil })
-}
-
-// saveRollouts keeps how far all have come, when the process ends in order.
-func (e *engine) saveRollouts(now time.Time) {
-	e.mu.Lock()
-	var names []string
-	for name, p := range e.kept {
-		if p.Rollout != nil {
-			names = append(names, name)
-		}
-	}
-	e.mu.Unlock()
-	for _, name := range names {
-		e.keep(now, name, func(*progress) {})
-	}
 }
 
 // steer is what an operator orders of a rollout: an action, or a percentage.
@@ -383,7 +471,8 @@ func (a *App) serveRollout(w http.ResponseWriter, r *http.Request) error {
 				return g.Do(plan, rollout.Action(s.Action), o.By, o.Reason, now)
 			}
 		}
-		pending, err := a.engine.moveRollout(now, flag, rs.Share(i), change, nil)
+		m := &move{byHand: true}
+		err := a.engine.moveRollout(now, flag, rs.Reach(i), m, change)
 		if err != nil {
 			status := http.StatusConflict
 			if errors.Is(err, rollout.ErrUnknown) {
@@ -391,8 +480,8 @@ func (a *App) serveRollout(w http.ResponseWriter, r *http.Request) error {
 			}
 			return problem(status, "flag %q: %v", flag, err)
 		}
-		unsaved := waitFor(now.Add(patienceWithDisk), pending)
-		a.engine.putInForce(flag)
+		unsaved := waitFor(now.Add(patienceWithDisk), m.written)
+		a.engine.finishMove(flag, m)
 		status := a.engine.rolloutStatus(now, rs.Definition(i), "")
 		a.engine.store.Note(now, state.AuditEntry{Action: action, Flag: flag, By: o.By, Reason: o.Reason})
 		a.engine.tell(news{Event: eventOverridden, At: now, Flag: flag, By: o.By, Reason: o.Reason, Data: map[string]any{"override": "rollout: " + what, "rollout": status}})

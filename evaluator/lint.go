@@ -38,6 +38,7 @@ const (
 	LintUnusedSegment         = "unused_segment"         // no rule and no segment uses it
 	LintShadowed              = "shadowed"               // a later source defines the flag again
 	LintGuardWithoutSplit     = "guard_without_split"    // there are no canary and control to compare
+	LintApproveLast           = "approve_last"           // a step that waits for a person, with none to come after it
 	LintExclusiveAlone        = "exclusive_alone"        // the only flag of its group
 )
 
@@ -119,11 +120,23 @@ func (l *linter) flag(f *compiled) {
 			l.add(f, def.Pos, LintUnused, Info, "nobody has asked for it since %s", formatDate(last))
 		}
 	}
+	l.rollout(f)
 	if f.group >= 0 && len(l.r.groups[f.group].members) == 1 {
 		l.add(f, def.Pos, LintExclusiveAlone, Info, "exclusive: it is the only flag of the group %q", clip(def.Exclusive))
 	}
 	if def.GuardGiven && def.Guard.Enabled && !f.splits && def.Rollout == nil {
 		l.add(f, def.Pos, LintGuardWithoutSplit, Warning, "guard: the flag does not split its users, so there is nothing to compare; give a percentage_rollout or weights")
+	}
+}
+
+// rollout finds steps that wait for nothing.
+func (l *linter) rollout(f *compiled) {
+	r := f.def.Rollout
+	if r == nil {
+		return
+	}
+	if n := len(r.Steps); n > 0 && slices.Contains(r.Approve, r.Steps[n-1]) {
+		l.add(f, f.def.Pos, LintApproveLast, Warning, "rollout.approve: nothing comes after %s, the last step; to have a person approve of it, name the step before", formatShare(r.Steps[n-1]))
 	}
 }
 

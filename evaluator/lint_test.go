@@ -78,6 +78,7 @@ func TestLint(t *testing.T) {
 		{name: "a guard with a split", text: `{"f": {"active": true, "percentage_rollout": 5, "guard": {"min_users": 5}}}`},
 		{name: "no guard", text: `{"f": {"active": true, "percentage_rollout": 5, "guard": false}}`},
 		{name: "a rollout", text: `{"f": {"active": true, "percentage_rollout": 5, "rollout": {"steps": [5, 100]}, "guard": true}}`},
+		{name: "approval of the last step", text: `{"f": {"active": true, "rollout": {"steps": [5, 100], "approve": [5, 100]}}}`, want: []string{"f approve_last"}},
 		{name: "alone in its group", text: `{"f": {"active": true, "exclusive": "one"}, "g": {"active": true, "exclusive": "two"}, "h": {"active": true, "exclusive": "two"}}`, want: []string{"f exclusive_alone"}},
 		{name: "segments", text: wrapped(`{"used": "true", "inner": "true", "by_inner": "segment('inner')", "idle": "true"}`, `{"f": {"active": true, "percentage_rollout": 5, "rules": [{"when": "segment('used') || segment('by_inner')"}]}}`), want: []string{" unused_segment"}},
 	} {

@@ -118,6 +118,15 @@ func (r *Ruleset) State(i int) State { return r.states[r.flags[i].def.Name] }
 // Share returns the percentage in force for flag i, the whole when it has none.
 func (r *Ruleset) Share(i int) Share { return Share(r.flags[i].threshold) }
 
+// Reach returns the percentage of everybody that flag i is on for by its percentage:
+// 0 for a flag that reaches only those it lists.
+func (r *Ruleset) Reach(i int) Share {
+	if r.flags[i].usersOnly {
+		return 0
+	}
+	return r.Share(i)
+}
+
 // InForce tells whether flag i can be on for anybody in the environment at
 // now, as far as that can be told without a context and other flags.
 func (r *Ruleset) InForce(i int, environment string, now time.Time) bool {

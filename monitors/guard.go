@@ -100,6 +100,8 @@ type guardState struct {
 	calm     judgedSum       // sum when nothing spoke against the canary, last
 	victims  victims         // of the canary, since then
 	arrived  [2]int64        // requests, but those whose client left
+	here     int64           // of the canary, in the epoch that is judged
+	behind   int             // epochs that are over and not judged to their end
 	bad      [2]int64        // of them, every one
 	tripped  string          // by which test; "": not
 	told     bool            // that it has
@@ -192,6 +194,7 @@ func (g *Guard) nextEpoch(now time.Time, n int64, share float64) {
 	defer g.mu.Unlock()
 	g.epoch.Store(n)
 	g.seal(now, true)
+	g.behind++
 	g.config.Share = share
 	g.watch.forget()
 }
@@ -397,6 +400,8 @@ func (g *Guard) close(over time.Time, note blockNote, requests []Seen) {
 	g.pour(&c)
 	if note.last {
 		g.open, g.late = openBlock{}, late{}
+		g.here = 0
+		g.behind--
 	}
 }
 
@@ -410,6 +415,12 @@ type blockCounts struct {
 	errors  Stratum
 	latency [len(latencyQuantiles)]Stratum
 	going   []lateRequest // those that were well and have not ended
+}
+
+func (g *Guard) arrives(of cohort) {
+	if g.arrived[of]++; of == canary {
+		g.here++
+	}
 }
 
 // count adds a request to its block, once it is known what it came to.
@@ -443,7 +454,7 @@ func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 			g.bad[of]++
 		}
 		if !r.Ended || r.Class != ClientGone {
-			g.arrived[of]++
+			g.arrives(of)
 		}
 		return // one user's many errors are one
 	}
@@ -455,7 +466,7 @@ func (g *Guard) count(c *blockCounts, r *Seen, limits *slowLimits) {
 	}
 	bad := silent || r.Ended && r.Class.IsError()
 	c.errors.add(of, bad)
-	g.arrived[of]++
+	g.arrives(of)
 	switch {
 	case bad:
 		if silent {

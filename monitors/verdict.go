@@ -341,10 +341,14 @@ func (g *Guard) Status(now time.Time) GuardStatus {
 	return s
 }
 
-// Holds tells why a rollout must not climb, "" where nothing is against it.
+// Holds tells why a rollout must not climb, "" where nothing is against it. A guard
+// that has just begun, or goes on after a restart, knows nothing yet.
 func (g *Guard) Holds(now time.Time) string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.second < leastSeconds {
+		return HoldWarmUp
+	}
 	switch v := g.verdict(now); v.Kind {
 	case Hold:
 		return v.Reason
@@ -354,11 +358,18 @@ func (g *Guard) Holds(now time.Time) string {
 	return ""
 }
 
-// Arrived is how many requests of the canary the guard has judged since it began.
+// leastSeconds is how long a guard watches before it says that nothing is against a
+// canary.
+const leastSeconds = 2
+
+// Arrived is how many requests of the canary the guard has judged in this epoch.
 func (g *Guard) Arrived() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.arrived[canary]
+	if g.behind > 0 {
+		return 0
+	}
+	return g.here
 }
 
 func (g *Guard) cohort(of cohort) GuardCohort {

@@ -74,6 +74,10 @@ func (f *Flag) Outdated(c *GuardConfig) bool {
 	return f.Guard() != nil && old != nil && !c.same(old)
 }
 
+// Guarded tells whether canary and control are compared, or will be when somebody
+// comes.
+func (f *Flag) Guarded() bool { return f.guarding.config.Load() != nil }
+
 // Guard returns the flag's guard; nil while there is none.
 func (f *Flag) Guard() *Guard { return f.guarding.guard.Load() }
 

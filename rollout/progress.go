@@ -118,7 +118,12 @@ func (g *Progress) Pass(p *Plan, now Passing) (due bool) {
 	if now.Hold == "" || now.Warming {
 		g.Baked += now.Elapsed
 	}
-	return now.Hold == "" && g.ready(p) && !g.wantsApproval(p)
+	return now.Hold == "" && g.Ready(p)
+}
+
+// Ready tells whether the next step is due as far as the rollout itself goes.
+func (g *Progress) Ready(p *Plan) bool {
+	return g.Order == "" && !g.complete(p) && g.ready(p) && !g.wantsApproval(p)
 }
 
 // ready tells whether the step has lasted long enough and had requests enough.
@@ -276,7 +281,10 @@ func (g *Progress) Status(p *Plan, hold, off string) Status {
 			s.Steps = append(s.Steps, share.Percent())
 		}
 		s.Bake, s.Wanted = evaluator.Length(p.Stay), g.wanted(p)
-		if next := g.Step + 1; g.Order != Aborted && next < len(p.Steps) {
+		if g.Order == Set {
+			s.Step = p.behind(g.Share) + 1
+		}
+		if next := s.Step; g.Order != Aborted && next < len(p.Steps) {
 			n := p.Steps[next].Percent()
 			s.Next = &n
 		}

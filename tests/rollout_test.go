@@ -202,7 +202,7 @@ func TestRolloutWithoutTraffic(t *testing.T) {
 // What a person orders, by API and command line, over restarts.
 func TestRolloutIsSteered(t *testing.T) {
 	p := canaryProcess(t, `{
-		"new_ui": {"active": true, "rollout": {"steps": [1, 5, 25], "bake": "10m", "approve": [5]}},
+		"new_ui": {"active": true, "guard": false, "rollout": {"steps": [1, 5, 25], "bake": "10m", "approve": [5]}},
 		"plain": {"active": true, "percentage_rollout": 10}
 	}`)
 	p.run()
@@ -305,6 +305,7 @@ func TestRolloutIsEdited(t *testing.T) {
 // says so.
 func TestRolloutWaits(t *testing.T) {
 	c, _ := sickSite(t, `{"new_ui": {"active": true, "guard": {"latency": {"warm_up": "0s"}}, "rollout": {"steps": [5, 50, 100], "bake": "0s", "min_requests": 1, "approve": [5]}}}`)
+	time.Sleep(100 * time.Millisecond) // until its beginning is told
 	events := c.stream("")
 	c.api("POST", "flags/new_ui/disable", "", 200)
 	next(t, events, "overridden")
