@@ -24,6 +24,7 @@ type attempt struct {
 	client   context.Context // of the client's request
 	body     *replayBody     // nil: there is none
 	again    io.ReadCloser   // the body for off
+	ctx      *canaryContext
 	stop     context.CancelCauseFunc
 	timer    *time.Timer // of `after`, then of the rest of the failed answer; nil: none
 
@@ -70,13 +71,13 @@ func (e stopped) Is(target error) bool { return target == context.Canceled }
 // serve has the canary try. The client has got nothing where the result is fellBack.
 func (a *attempt) serve(r *http.Request, canary caddyhttp.Handler) (err error) {
 	ctx, stop := context.WithCancelCause(a.client)
-	a.stop = stop
+	a.ctx, a.stop = &canaryContext{Context: ctx}, stop
 	if after := time.Duration(a.fallback.After); after > 0 {
 		a.mu.Lock() // it may fire at once
 		a.timer = time.AfterFunc(after, a.expire)
 		a.mu.Unlock()
 	}
-	*r = *r.WithContext(ctx)
+	*r = *r.WithContext(a.ctx)
 	defer func() {
 		if p := a.end(err, recover()); p != nil {
 			panic(p)
@@ -129,6 +130,10 @@ func (a *attempt) expire() {
 	if a.settled != open {
 		return
 	}
+	if wait := a.uploading(); wait > 0 {
+		a.timer.Reset(wait)
+		return
+	}
 	switch a.refuses() {
 	case "":
 		a.late = true
@@ -136,6 +141,20 @@ func (a *attempt) expire() {
 	case refusedSpent:
 		a.timer.Reset(askAgain/2 + rand.N(askAgain))
 	}
+}
+
+// uploading tells how much longer a canary has whose client has been sending until a
+// moment ago.
+func (a *attempt) uploading() time.Duration {
+	if a.body == nil {
+		return 0
+	}
+	after := time.Duration(a.fallback.After)
+	waiting, last := a.body.progress()
+	if waiting {
+		return after
+	}
+	return after - time.Since(last)
 }
 
 // askAgain is about how long a late canary has until the budget is asked again.
@@ -181,8 +200,10 @@ func (a *attempt) fail(status int) bool {
 // The caller must hold mu.
 func (a *attempt) refuses() string {
 	switch {
-	case a.client.Err() != nil:
+	case a.client.Err() != nil || a.body != nil && a.body.broken():
 		return refusedGone
+	case a.body != nil && !a.body.complete():
+		return refusedBody
 	case !a.fallback.spent.take(time.Now()):
 		return refusedSpent
 	}
@@ -192,6 +213,15 @@ func (a *attempt) refuses() string {
 		}
 	}
 	return ""
+}
+
+// tooLate tells whether off answers since the canary has not begun in time. Until
+// now it had not; with status it does, if it may.
+func (a *attempt) tooLate(status int) bool {
+	a.decide(status)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.late
 }
 
 // WriteHeader is part of http.ResponseWriter. Early hints are for an answer that

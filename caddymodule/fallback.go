@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -17,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
 )
 
 // Fallback has `off` answer a request that the canary fails, before the first
@@ -55,8 +58,10 @@ type Fallback struct {
 	// which is 5xx.
 	On []int `json:"on,omitempty"`
 
-	// After is how long the canary may take to begin its answer. Its handlers must
-	// heed the request's context, as reverse_proxy does. Default: no limit.
+	// After is how long the canary may take to begin its answer, from when it has
+	// the request; it does not run while the client is still sending. The canary's
+	// handlers must heed the request's context, as reverse_proxy does (not so its
+	// transport fastcgi: that has a read_timeout). Default: no limit.
 	After caddy.Duration `json:"after,omitempty"`
 
 	flag  string
@@ -65,13 +70,13 @@ type Fallback struct {
 }
 
 // FallbackBudget bounds how many requests `off` answers for the canary in a second.
+// Without it they are a fifth of its own and 10; in it both numbers are to be given.
 type FallbackBudget struct {
 	// Ratio of the requests that go to `off` by themselves in a second: those of the
 	// last one, or the mean of the last ten where that is more.
-	// Default: 0.2, a fifth.
 	Ratio float64 `json:"ratio"`
 
-	// PerSecond is allowed beyond that. Default: 10.
+	// PerSecond is allowed beyond that.
 	PerSecond float64 `json:"per_second"`
 }
 
@@ -134,8 +139,10 @@ func (f *Fallback) refuses(r *http.Request) string {
 		return refusedTwice
 	case !f.All && !slices.Contains(f.Methods, r.Method) && r.Header.Get("Idempotency-Key") == "":
 		return refusedTwice
-	case hasBody(r) && r.ContentLength > f.Body:
+	case hasBody(r) && (r.ContentLength > f.Body || f.Body < 0):
 		return refusedBody
+	case len(r.Trailer) > 0:
+		return refusedBody // net/http writes to them whenever the body ends, whoever reads it
 	}
 	return ""
 }
@@ -177,9 +184,26 @@ func (f *Fallback) serve(rq *request, flag int, w http.ResponseWriter, r *http.R
 	if a.result != fellBack {
 		return err
 	}
-	before.restore(w, r, a.again)
+	rq.failed(flag, a.status)
+	before.restore(w, r, a.again, a.ctx)
 	rq.fallBack(flag, r)
 	return off.ServeHTTP(w, r)
+}
+
+// failed counts the canary of flag i as failed where a route further out was to tell
+// the outcome: that sees how off answers.
+func (rq *request) failed(i, status int) {
+	defer rq.app.survive("counting a failed canary")
+	x := rq.exposureOf(i)
+	if x == nil || x.outcome != nil {
+		return
+	}
+	now := time.Now()
+	x.outcome = &monitors.Outcome{
+		Class: monitors.Failed, Status: status, Duration: now.Sub(rq.arrival),
+		RequestID: rq.id(), Error: "status " + strconv.Itoa(status) + ", answered by off",
+	}
+	rq.verdict(x, x.End(now, x.outcome))
 }
 
 // note counts and logs what became of a failed canary request.
@@ -206,7 +230,8 @@ func (f *Fallback) note(rq *request, flag int, result string, status int) {
 // fallBack has flag i count as off for what is left of the request.
 func (rq *request) fallBack(i int, r *http.Request) {
 	defer rq.app.survive("falling back")
-	r.Header[fallbackHeader] = []string{rq.rules.names[i]}
+	rq.fallback = rq.rules.names[i]
+	r.Header[fallbackHeader] = []string{rq.fallback}
 	if d, ok := rq.rules.Decision(i, evaluator.Off, evaluator.ReasonDefault, "fallback"); ok {
 		rq.impose(i, d)
 	}
@@ -214,7 +239,9 @@ func (rq *request) fallBack(i int, r *http.Request) {
 		rq.vars = vars
 	}
 	for _, t := range rq.tellers {
-		t.tellAgain(rq, i, r.Header)
+		for _, o := range rq.imposed { // a route inside the canary may have fallen back, too
+			t.tellAgain(rq, o.flag, r.Header)
+		}
 	}
 }
 
@@ -226,6 +253,8 @@ type unspoilt struct {
 	answer  http.Header
 	vars    map[string]any
 	groups  map[string]struct{}
+	repl    *caddy.Replacer
+	before  caddy.Replacer
 }
 
 // routeGroups is where Caddy keeps which groups of routes have had their match.
@@ -239,28 +268,76 @@ func snapshot(w http.ResponseWriter, r *http.Request) *unspoilt {
 	if groups, ok := r.Context().Value(routeGroups).(map[string]struct{}); ok {
 		u.groups = maps.Clone(groups)
 	}
+	if u.repl, _ = r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); u.repl != nil {
+		u.before = *u.repl
+	}
 	return u
 }
 
-// restore has w and r be what they were. Vars and groups are copies from then on:
-// a dial that reverse_proxy has left behind may be reading the vars, and the
-// runtime ends a process that writes to them at the same time.
-func (u *unspoilt) restore(w http.ResponseWriter, r *http.Request, body io.ReadCloser) {
+// restore has w and r be what they were, in place: handlers further out that have
+// made a copy of the request, and the placeholders of the server, look at the same
+// address and headers. Of placeholders those that handlers have set one by one stay.
+//
+// Vars are copies from then on, since a dial that reverse_proxy has left behind may
+// be reading them, and the runtime ends a process that writes to a map at the same
+// time. Where placeholders look at another request's vars, because a handler further
+// out has made a copy, those are put back in place, and the canary's context shows
+// what is left of it a copy.
+func (u *unspoilt) restore(w http.ResponseWriter, r *http.Request, body io.ReadCloser, canary *canaryContext) {
 	h := w.Header()
 	clear(h)
 	maps.Copy(h, u.answer)
+	if u.repl != nil {
+		*u.repl = u.before
+	}
 	ctx := u.request.Context()
+	live, _ := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any)
+	own := maps.Clone(u.vars)
 	if u.vars != nil {
-		ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, u.vars)
+		own[varsProbe] = true
+		ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, own)
 	}
 	if u.groups != nil {
 		ctx = context.WithValue(ctx, routeGroups, u.groups)
 	}
+	*u.request.URL = u.url
+	clear(u.request.Header)
+	maps.Copy(u.request.Header, u.header)
 	*r = *u.request.WithContext(ctx)
-	r.URL, r.Header = &u.url, u.header
 	if body != nil {
 		r.Body = body
 	}
+	if u.vars == nil || u.repl == nil {
+		return
+	}
+	seen, _ := u.repl.Get("http.vars." + varsProbe)
+	delete(own, varsProbe)
+	if seen != true {
+		frozen := maps.Clone(live)
+		canary.vars.Store(&frozen)
+		clear(live)
+		maps.Copy(live, u.vars)
+		*r = *r.WithContext(context.WithValue(ctx, caddyhttp.VarsCtxKey, live))
+	}
+}
+
+// varsProbe is set for a moment, to see whose vars placeholders look at.
+const varsProbe = "feature_flags_probe"
+
+// canaryContext is the context of a canary's try.
+type canaryContext struct {
+	context.Context
+	vars atomic.Pointer[map[string]any] // what is left of the canary sees these vars; nil: the request's
+}
+
+// Value is part of context.Context.
+func (c *canaryContext) Value(key any) any {
+	if key == caddyhttp.VarsCtxKey {
+		if vars := c.vars.Load(); vars != nil {
+			return *vars
+		}
+	}
+	return c.Context.Value(key)
 }
 
 // budget counts what off answers, by tenths of a second.

@@ -240,6 +240,9 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 		}
 	}
 	h.tell(rq, site, r)
+	if rq.fallback != "" {
+		r.Header[fallbackHeader] = []string{rq.fallback} // it was ours
+	}
 	rq.mark(rq.header)
 	return nil
 }

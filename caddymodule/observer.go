@@ -23,8 +23,8 @@ import (
 type observer struct {
 	caddyhttp.ResponseWriterWrapper
 	rq      *request
-	ctx     context.Context // of the request
-	only    int             // the flag it watches for; -1: all that no route watches for
+	attempt *attempt // whose answer it watches; nil: none
+	only    int      // the flag it watches for; -1: all that no route watches for
 	grpc    bool
 	counted bool
 	result  monitors.Outcome // as far as it is known
@@ -55,7 +55,7 @@ func (o *observer) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (o *observer) begin(status int) {
-	if o.result.Answered || context.Cause(o.ctx) == errTooLate {
+	if o.result.Answered || o.attempt != nil && o.attempt.tooLate(status) {
 		return
 	}
 	defer o.rq.app.survive("watching an answer begin")
@@ -113,7 +113,6 @@ func (o *observer) each(f func(*exposure)) {
 // serve calls next and records the outcome, whatever becomes of it. Errors and
 // panics pass on as they are.
 func (o *observer) serve(r *http.Request, next caddyhttp.Handler) (err error) {
-	o.ctx = r.Context()
 	returned := false
 	defer func() {
 		if returned {

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // replayBody lets a second handler read a request's body that a first one has
@@ -20,8 +21,9 @@ type replayBody struct {
 	read    sync.Cond // when a reading of body is over
 	reading bool
 	kept    []byte
-	gone    bool  // what was read is not kept
-	err     error // what reading body ended with
+	gone    bool      // what was read is not kept
+	err     error     // what reading body ended with
+	last    time.Time // when something was read last, or there was nothing more
 	current *replayReader
 }
 
@@ -44,6 +46,28 @@ func (b *replayBody) reader() io.ReadCloser {
 	}
 	b.current = &replayReader{b: b}
 	return b.current
+}
+
+// complete tells whether all that was read is kept.
+func (b *replayBody) complete() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.gone
+}
+
+// broken tells whether the body has ended in the middle.
+func (b *replayBody) broken() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err != nil && b.err != io.EOF
+}
+
+// progress tells whether somebody waits for more of the body, and when more of it, or
+// its end, has come last.
+func (b *replayBody) progress() (waiting bool, last time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reading, b.last
 }
 
 type replayReader struct {
@@ -83,7 +107,7 @@ func (r *replayReader) more(p []byte) (int, error) {
 	b.mu.Unlock()
 	n, err := b.body.Read(p)
 	b.mu.Lock()
-	b.reading = false
+	b.reading, b.last = false, time.Now()
 	b.read.Broadcast()
 	if err != nil {
 		b.err = err

@@ -23,21 +23,22 @@ import (
 // rules, and which flags it is an exposure of. It lives in the request's vars,
 // so that matchers, routes and the selection policy share one decision.
 type request struct {
-	app     *App
-	rules   *rules
-	arrival time.Time
-	ctx     evaluator.Context
-	eval    evaluator.Evaluation
-	site    *siteRules // of the handler whose context was read; nil: a route or matcher came first
-	tellers []teller   // the handlers that have told the application
-	first   [1]teller
-	header  http.Header
-	vary    [1]string // header names this response varies by; the response's own line of Vary, as long as nobody else touches it
-	values  [2]string // a few headers' memory
-	cookie  string    // Set-Cookie of a new sticky id
-	done    bool      // the outcome is known: nothing is an exposure any more
-	copied  bool      // it is a copy of a request, and counts for nothing
-	imposed []imposed // decisions that somebody else has made
+	app      *App
+	rules    *rules
+	arrival  time.Time
+	ctx      evaluator.Context
+	eval     evaluator.Evaluation
+	site     *siteRules // of the handler whose context was read; nil: a route or matcher came first
+	tellers  []teller   // the handlers that have told the application
+	first    [1]teller
+	header   http.Header
+	vary     [1]string // header names this response varies by; the response's own line of Vary, as long as nobody else touches it
+	values   [2]string // a few headers' memory
+	cookie   string    // Set-Cookie of a new sticky id
+	done     bool      // the outcome is known: nothing is an exposure any more
+	copied   bool      // it is a copy of a request, and counts for nothing
+	fallback string    // the flag whose canary has failed and whose off answers; "" none
+	imposed  []imposed // decisions that somebody else has made
 
 	trustedUser string // a pseudonym of the user by whose key an earlier hop has decided
 

@@ -98,7 +98,9 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	way := routes.Compile(next)
 	rescued := rt.Fallback != nil && canary
 	if rt.Fallback != nil {
-		stripOwned(r, rt.Fallback)
+		if rq.fallback == "" && !rq.tells(fallbackHeader) {
+			stripOwned(r, rt.Fallback)
+		}
 		if !canary {
 			rt.Fallback.spent.control(rq.arrival)
 		}
@@ -107,7 +109,9 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		way = rt.rescued(rq, i, way, next)
 	}
 	if rt.Mirror != nil {
-		stripOwned(r, rt.Mirror)
+		if !rq.copied && !rq.tells(mirrorHeader) {
+			stripOwned(r, rt.Mirror)
+		}
 		if i >= 0 && !canary {
 			way = rt.mirrored(rq, i, way, next)
 		}
@@ -158,6 +162,7 @@ func (rq *request) routed(i int, w http.ResponseWriter, r *http.Request, way cad
 	}
 	x.routed = true
 	o := &observer{rq: rq, only: i}
+	o.attempt, _ = w.(*attempt)
 	o.ResponseWriter = w
 	return o.serve(r, way)
 }

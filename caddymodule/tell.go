@@ -78,6 +78,16 @@ type teller struct {
 	site    *siteRules
 }
 
+// tells tells whether a header is one of those that a flag is told in.
+func (rq *request) tells(header string) bool {
+	for _, t := range rq.tellers {
+		if slices.Contains(t.site.names, header) {
+			return true
+		}
+	}
+	return false
+}
+
 // tellAgain tells what flag i is now.
 func (t teller) tellAgain(rq *request, i int, header http.Header) {
 	name, mode := t.handler.Headers.Name, t.handler.Headers.Mode
