@@ -45,6 +45,7 @@ var adminCalls = map[string]map[string]adminCall{
 	"flags/{name}/disable": {http.MethodPost: (*App).serveDisable},
 	"flags/{name}/reset":   {http.MethodPost: (*App).serveReset},
 	"flags/{name}/rollout": {http.MethodPost: (*App).serveRollout},
+	"override_link":        {http.MethodPost: (*App).serveOverrideLink},
 	"evaluate":             {http.MethodPost: (*App).serveEvaluate},
 	"audit":                {http.MethodGet: (*App).serveAudit},
 	"events":               {http.MethodGet: (*App).serveEvents},
@@ -73,7 +74,7 @@ func (ad *Admin) serve(w http.ResponseWriter, r *http.Request) error {
 		})
 	}
 	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) {
-		failed = problem(http.StatusNotFound, "no such call: %s; there are /feature_flags/flags, /evaluate, /audit, /events and /lint", r.URL.Path)
+		failed = problem(http.StatusNotFound, "no such call: %s; there are /feature_flags/flags, /override_link, /evaluate, /audit, /events and /lint", r.URL.Path)
 	})
 	mux.ServeHTTP(w, r)
 	return failed

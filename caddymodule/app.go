@@ -62,6 +62,10 @@ type App struct {
 	failing  atomic.Pointer[reloadFailure]
 	starters []func()
 	mentions []mention
+
+	pins      pins
+	overrides []*signer // of the sites' links for testers
+
 	running  context.Context // until Stop
 	stop     context.CancelFunc
 	watching sync.WaitGroup
@@ -264,6 +268,7 @@ func (a *App) Start() error {
 	a.engine.begin()
 	a.engine.listen(a)
 	a.stateChanged()
+	a.pins.start(a.ctx, a.log)
 	for _, f := range a.starters {
 		f()
 	}

@@ -33,24 +33,23 @@ func parsePropagate(d *caddyfile.Dispenser) (*Propagate, error) {
 	return p, nil
 }
 
-// parseTrust reads the option `trust` of feature_flags.
-func parseTrust(d *caddyfile.Dispenser) (*Trust, error) {
-	t := new(Trust)
+// parseKeys reads a block that holds nothing but keys.
+func parseKeys(d *caddyfile.Dispenser, block string) (keys []string, err error) {
 	if d.NextArg() {
-		return nil, d.Errf("trust: unexpected argument %q; want a block with `key`", d.Val())
+		return nil, d.Errf("%s: unexpected argument %q; want a block with `key`", block, d.Val())
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		if option := d.Val(); option != "key" {
-			return nil, unknownOption(d, "trust", option, "key")
+			return nil, unknownOption(d, block, option, "key")
 		}
-		if err := some(d, "trust: key", wantKeys, &t.Keys); err != nil {
+		if err := some(d, block+": key", wantKeys, &keys); err != nil {
 			return nil, err
 		}
 	}
-	if len(t.Keys) == 0 {
-		return nil, d.Err("trust: key: want " + wantKeys)
+	if len(keys) == 0 {
+		return nil, d.Errf("%s: key: want %s", block, wantKeys)
 	}
-	return t, nil
+	return keys, nil
 }
 
 const wantKeys = "one or more secrets, as {env.FEATURE_FLAGS_KEY}"

@@ -45,6 +45,9 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //		trust {
 //			key <secrets...>
 //		}
+//		override {
+//			key <secrets...>
+//		}
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
@@ -76,9 +79,16 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if h.Trust != nil {
 				return d.Err("trust: is given twice")
 			}
-			h.Trust, err = parseTrust(d)
+			h.Trust = new(Trust)
+			h.Trust.Keys, err = parseKeys(d, option)
+		case "override":
+			if h.Override != nil {
+				return d.Err("override: is given twice")
+			}
+			h.Override = new(Override)
+			h.Override.Keys, err = parseKeys(d, option)
 		default:
-			err = unknownOption(d, "feature_flags", option, "context", "jwt", "flags", "headers", "vary", "propagate", "trust")
+			err = unknownOption(d, "feature_flags", option, "context", "jwt", "flags", "headers", "vary", "propagate", "trust", "override")
 		}
 		if err != nil {
 			return err

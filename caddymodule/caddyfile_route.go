@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -28,6 +29,7 @@ import (
 //			concurrency <number>
 //			body
 //		}
+//		pin <duration>
 //		vary off
 //	}
 func parseRoute(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
@@ -84,13 +86,23 @@ func parseRoute(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 			if rt.Mirror, err = parseMirror(h.Dispenser); err != nil {
 				return nil, err
 			}
+		case "pin":
+			if rt.Pin != 0 {
+				return nil, h.Err("pin: is given twice")
+			}
+			if err := durationOption(h.Dispenser, option, &rt.Pin); err != nil {
+				return nil, err
+			}
+			if length := time.Duration(rt.Pin); length < shortestPin || length > longestPin {
+				return nil, h.Errf("pin: want a duration from 1s to 24h, got %s", length)
+			}
 		case "vary":
 			if args := h.RemainingArgs(); len(args) != 1 || args[0] != "off" {
 				return nil, h.Errf("vary: want off, got %q", args)
 			}
 			rt.NoVary = true
 		default:
-			return nil, unknownOption(h.Dispenser, "feature_route", option, "on", "off", "variant", "fallback", "mirror", "vary")
+			return nil, unknownOption(h.Dispenser, "feature_route", option, "on", "off", "variant", "fallback", "mirror", "pin", "vary")
 		}
 	}
 	if len(seen) == 0 {

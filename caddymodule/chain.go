@@ -63,19 +63,19 @@ const (
 	nobody          = "-"
 )
 
-func (p *Propagate) provision(repl *caddy.Replacer) (err error) {
+func (p *Propagate) provision() (err error) {
 	switch ttl := time.Duration(p.TTL); {
 	case ttl == 0:
 		p.TTL = caddy.Duration(usualTTL)
 	case ttl < time.Second || ttl > mostTTL:
 		return fmt.Errorf("ttl: want a duration from 1s to 1h, got %s", ttl)
 	}
-	p.signer, err = newSigner(repl, "decisions", p.Keys...)
+	p.signer, err = configuredSigner("decisions", p.Keys)
 	return err
 }
 
-func (t *Trust) provision(repl *caddy.Replacer) (err error) {
-	t.signer, err = newSigner(repl, "decisions", t.Keys...)
+func (t *Trust) provision() (err error) {
+	t.signer, err = configuredSigner("decisions", t.Keys)
 	return err
 }
 

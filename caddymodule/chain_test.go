@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 )
 
@@ -18,7 +16,7 @@ const (
 
 func testSigner(t testing.TB, purpose string, secrets ...string) *signer {
 	t.Helper()
-	s, err := newSigner(caddy.NewReplacer(), purpose, secrets...)
+	s, err := configuredSigner(purpose, secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +56,7 @@ func TestSigner(t *testing.T) {
 		t.Error("a key that is about to go does not verify")
 	}
 	for _, secrets := range [][]string{nil, {"short"}, {oneSecret, ""}, {"{env.NOT_THERE_AT_ALL}"}} {
-		if _, err := newSigner(caddy.NewReplacer(), "x", secrets...); err == nil {
+		if _, err := configuredSigner("x", secrets); err == nil {
 			t.Errorf("%q are taken for keys", secrets)
 		} else if len(secrets) > 0 && secrets[0] != "" && strings.Contains(err.Error(), "short") && strings.Contains(err.Error(), `"short"`) {
 			t.Errorf("the error tells the secret: %v", err)

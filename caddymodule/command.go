@@ -22,7 +22,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "feature-flags",
-		Usage: "list|show|enable|disable|reset|rollout|evaluate|audit|watch|lint|simulate [--address <interface>] [--config <path>] [--json]",
+		Usage: "list|show|enable|disable|reset|rollout|override-link|evaluate|audit|watch|lint|simulate [--address <interface>] [--config <path>] [--json]",
 		Short: "Sees and steers feature flags",
 		Long: `Sees and steers the feature flags of a running Caddy through its admin API.
 
@@ -84,6 +84,13 @@ func buildCommand(root *cobra.Command) {
 	steer := add("rollout <flag> pause|resume|promote|abort|<percentage>", "Steers a flag's rollout, or sets its percentage", cobra.ExactArgs(2), runRollout)
 	steer.Flags().String("reason", "", "Why, for the audit log")
 	steer.Flags().String("by", "", "Who, for the audit log (default: the user's name here)")
+	link := add("override-link <url> <flag>=<variant>...", "Makes a signed link that shows a tester a variant", cobra.MinimumNArgs(2), runOverrideLink)
+	link.Flags().String("for", "8h", "How long it holds, up to 30d")
+	link.Flags().Bool("force", false, "Also where the flag has tripped or is disabled")
+	link.Flags().Bool("cookie", false, "Print the cookie, for clients that follow no links")
+	link.Flags().String("key-env", "", "Sign here, with the key in this environment variable, instead of the running Caddy")
+	link.Flags().String("reason", "", "Why, for the audit log")
+	link.Flags().String("by", "", "Who, for the audit log (default: the user's name here)")
 	evaluate := add("evaluate [flag...]", "Decides flags for a context and explains how", cobra.ArbitraryArgs, runEvaluate)
 	evaluate.Flags().String("flags", "", "A features file to decide by, instead of the running Caddy")
 	evaluate.Flags().String("contexts", "", "A file with one {context, environment, at} a line ('-': standard input); prints one line of decisions for each")
@@ -203,6 +210,46 @@ func give(c *cobra.Command, order, flag string, body map[string]any) error {
 	if v.Warning != "" {
 		fmt.Fprintln(os.Stderr, "warning:", printable(v.Warning))
 	}
+	return nil
+}
+
+func runOverrideLink(c *cobra.Command, args []string) error {
+	get := func(name string) string { s, _ := c.Flags().GetString(name); return s }
+	q := linkRequest{URL: args[0], Flags: map[string]string{}, For: get("for"), Reason: get("reason"), By: cmp.Or(get("by"), whoami())}
+	q.Force, _ = c.Flags().GetBool("force")
+	for _, arg := range args[1:] {
+		flag, variant, found := strings.Cut(arg, "=")
+		if !found || flag == "" || variant == "" {
+			return fmt.Errorf("want a flag and a variant as new_ui=on, got %q", arg)
+		}
+		q.Flags[flag] = variant
+	}
+	var made linkReply
+	if name := get("key-env"); name != "" {
+		s, err := newSigner("override", os.Getenv(name))
+		if err != nil {
+			return fmt.Errorf("--key-env %s: %w", name, err)
+		}
+		if made, err = makeLink(s, q, time.Now()); err != nil {
+			return err
+		}
+	} else if _, err := api(c, http.MethodPost, "override_link", q, &made); err != nil {
+		return err
+	}
+	cookie, _ := c.Flags().GetBool("cookie")
+	switch {
+	case wantsJSON(c):
+		text, err := json.Marshal(made)
+		if err != nil {
+			return err
+		}
+		return printRaw(text)
+	case cookie:
+		fmt.Println(made.Cookie)
+	default:
+		fmt.Println(made.Link)
+	}
+	fmt.Fprintf(os.Stderr, "link %s holds until %s\n", made.ID, made.Expires.Local().Format(time.DateTime))
 	return nil
 }
 

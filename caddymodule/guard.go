@@ -22,6 +22,7 @@ type progress struct {
 	Traffic *monitors.Baseline `json:"traffic,omitempty"`
 	Guard   *guardProgress     `json:"guard,omitempty"`
 	Rollout *rollout.Progress  `json:"rollout,omitempty"`
+	Tripped *time.Time         `json:"tripped,omitempty"` // when it last was
 
 	revision uint64 // of the store's record
 }
@@ -310,6 +311,7 @@ func (e *engine) spend(now time.Time, l listener, flag string) {
 			coolDown = def.Guard.CoolDown
 		}
 	}
+	e.keep(now, flag, func(kept *progress) { kept.Tripped = &now })
 	e.keepGuard(now, flag, func(p *guardProgress) {
 		p.Trial++
 		p.Running, p.Evidence = false, nil
@@ -324,6 +326,23 @@ func (e *engine) spend(now time.Time, l listener, flag string) {
 		}
 	})
 	e.againRollout(now, flag)
+}
+
+// lastTrip returns when a flag last tripped, zero for never.
+func (e *engine) lastTrip(flag string) (at time.Time) {
+	s := e.store.Flag(flag)
+	switch {
+	case s.Tripped():
+		return s.Trips[len(s.Trips)-1].At
+	case s.Progress.Data == nil:
+		return at
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p := e.keptOf(flag); p.Tripped != nil {
+		at = *p.Tripped
+	}
+	return at
 }
 
 // coolDownAfter doubles a cool-down for each failure, with a tenth of jitter each

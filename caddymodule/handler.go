@@ -58,6 +58,9 @@ type Handler struct {
 	// Propagate passes the decisions on, signed, to a next hop. Default: not.
 	Propagate *Propagate `json:"propagate,omitempty"`
 
+	// Override lets testers choose a variant by a signed link. Default: nobody.
+	Override *Override `json:"override,omitempty"`
+
 	// Trust believes what an earlier hop has signed. Default: nobody.
 	Trust *Trust `json:"trust,omitempty"`
 
@@ -118,15 +121,21 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		app.onStart(h.JWT.start)
 	}
 	if h.Propagate != nil {
-		if err := h.Propagate.provision(caddy.NewReplacer()); err != nil {
+		if err := h.Propagate.provision(); err != nil {
 			return fmt.Errorf("propagate: %w", err)
 		}
 		if h.Headers.Mode == "off" {
 			return errors.New("propagate: `headers off` tells nobody anything, so there is nothing to pass on")
 		}
 	}
+	if h.Override != nil {
+		if err := h.Override.provision(); err != nil {
+			return fmt.Errorf("override: %w", err)
+		}
+		app.overrides = append(app.overrides, h.Override.signer)
+	}
 	if h.Trust != nil {
-		if err := h.Trust.provision(caddy.NewReplacer()); err != nil {
+		if err := h.Trust.provision(); err != nil {
 			return fmt.Errorf("trust: %w", err)
 		}
 	}
@@ -199,6 +208,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case rq.site == nil && len(rq.exposures) > 0:
 		h.app.quiet.warn(rq.arrival, "early", "a feature matcher was asked before feature_flags had read the context: its decision stands without one; put feature_flags first with `route` or `order`")
 	}
+	if h.Override != nil && h.follow(w, r) {
+		rq.done = true
+		return nil
+	}
 	if err := h.prepare(rq, w, r); err != nil {
 		return err
 	}
@@ -237,6 +250,10 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 			if line := h.takeTrusted(rq, signed); line != "" && h.Propagate == nil {
 				r.Header[decisionsHeader] = []string{line} // for the hop after this one
 			}
+		}
+		rq.takePins(r)
+		if h.Override != nil {
+			h.takeOverride(rq, r)
 		}
 	}
 	h.tell(rq, site, r)

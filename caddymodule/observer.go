@@ -23,6 +23,7 @@ import (
 type observer struct {
 	caddyhttp.ResponseWriterWrapper
 	rq      *request
+	pinned  *pinning // what a good answer is to be marked with; nil: nothing
 	attempt *attempt // whose answer it watches; nil: none
 	only    int      // the flag it watches for; -1: all that no route watches for
 	grpc    bool
@@ -62,6 +63,9 @@ func (o *observer) begin(status int) {
 	o.result = monitors.Outcome{Status: status, Answered: true, FirstByte: time.Since(o.rq.arrival)}
 	h := o.Header()
 	o.rq.mark(h)
+	if o.pinned != nil {
+		o.pinned.begins(status, h)
+	}
 	contentType := ""
 	if lines := h["Content-Type"]; len(lines) > 0 {
 		contentType = lines[0]

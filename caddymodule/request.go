@@ -40,6 +40,7 @@ type request struct {
 	fallback string    // the flag whose canary has failed and whose off answers; "" none
 	imposed  []imposed // decisions that somebody else has made
 
+	tester      string // the link by which a tester has chosen a variant; "" nobody has
 	trustedUser string // a pseudonym of the user by whose key an earlier hop has decided
 
 	// What the request is an exposure of: flags one by one, and the bulk of
@@ -166,6 +167,10 @@ func (rq *request) expose(i int, d *evaluator.Decision) *exposure {
 
 // begin follows an exposure.
 func (rq *request) begin(x *exposure) {
+	if x.decision.Detail == testerDetail {
+		x.Exempt()
+		return
+	}
 	var t monitors.Ticket
 	if rq.rules.monitors[x.index].guarded && rq.compared(x.index, x.decision) {
 		t = rq.ticketOf(x.index, x.decision.Enabled)
@@ -251,7 +256,11 @@ func (rq *request) varyBy(i int) {
 	if rq.done || i < 0 {
 		return
 	}
-	names := rq.site.varyOf(rq.rules, i)
+	rq.varyOn(rq.site.varyOf(rq.rules, i))
+}
+
+// varyOn notes that the response depends on request headers.
+func (rq *request) varyOn(names string) {
 	switch {
 	case names == "" || names == rq.vary[0] || rq.vary[0] == "*":
 		return
@@ -387,6 +396,9 @@ func (l logged) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		if o.RequestID != "" {
 			enc.AddString("request_id", o.RequestID)
 		}
+	}
+	if l.decision.Detail == testerDetail && l.rq.tester != "" {
+		enc.AddString("link", l.rq.tester)
 	}
 	if l.copies {
 		enc.AddString("mirror_id", l.rq.id())

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -38,6 +39,10 @@ type Route struct {
 	// Mirror sends copies of requests that go to `off` to `on`, too. Default: none.
 	Mirror *Mirror `json:"mirror,omitempty"`
 
+	// Pin keeps a browser that has loaded a page of the canary on the canary for so
+	// long, at least 1s, at most 24h. Default: not at all.
+	Pin caddy.Duration `json:"pin,omitempty"`
+
 	// NoVary leaves Vary out.
 	NoVary bool `json:"no_vary,omitempty"`
 
@@ -63,6 +68,15 @@ func (rt *Route) Provision(ctx caddy.Context) error {
 		if err := rt.Fallback.provision(app, rt.Flag); err != nil {
 			return fmt.Errorf("feature_route %s: fallback: %w", rt.Flag, err)
 		}
+	}
+	if length := time.Duration(rt.Pin); length != 0 {
+		if length < shortestPin || length > longestPin {
+			return fmt.Errorf("feature_route %s: pin: want a duration from 1s to 24h, got %s", rt.Flag, length)
+		}
+		if app.pins.lengths == nil {
+			app.pins.lengths = map[string]time.Duration{}
+		}
+		app.pins.lengths[rt.Flag] = max(length, app.pins.lengths[rt.Flag])
 	}
 	if rt.Mirror != nil {
 		if err := rt.Mirror.provision(ctx, app, rt.Flag); err != nil {
@@ -93,10 +107,17 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	if alone {
 		rq.header = w.Header()
 		rq.readSticky(r, true)
+		rq.takePins(r)
 	}
 	routes, i, canary := rt.choose(rq)
 	way := routes.Compile(next)
-	rescued := rt.Fallback != nil && canary
+	rescued := rt.Fallback != nil && canary && rq.eval.Decide(i).Detail != testerDetail
+	var pinned *pinning
+	if rt.Pin > 0 && i >= 0 {
+		if pinned = rt.pinFor(rq, i, r); !rt.NoVary {
+			rq.varyOn("Cookie")
+		}
+	}
 	if rt.Fallback != nil {
 		if rq.fallback == "" && !rq.tells(fallbackHeader) {
 			stripOwned(r, rt.Fallback)
@@ -106,7 +127,7 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		}
 	}
 	if rescued {
-		way = rt.rescued(rq, i, way, next)
+		way = rt.rescued(rq, i, way, next, pinned)
 	}
 	if rt.Mirror != nil {
 		if !rq.copied && !rq.tells(mirrorHeader) {
@@ -118,19 +139,20 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	}
 	if alone {
 		rq.mark(rq.header)
+		if pinned != nil && !rescued {
+			way = rq.watchedFor(i, way, pinned)
+		}
 		return rq.watched(w, r, way)
 	}
 	if i < 0 || rescued {
 		return way.ServeHTTP(w, r)
 	}
-	return rq.routed(i, w, r, way)
+	return rq.routed(i, w, r, way, pinned)
 }
 
 // rescued has the canary's way answer, and off where that fails.
-func (rt *Route) rescued(rq *request, i int, canary, next caddyhttp.Handler) caddyhttp.Handler {
-	watched := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		return rq.routed(i, w, r, canary)
-	})
+func (rt *Route) rescued(rq *request, i int, canary, next caddyhttp.Handler, pinned *pinning) caddyhttp.Handler {
+	watched := rq.watchedFor(i, canary, pinned)
 	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		return rt.Fallback.serve(rq, i, w, r, watched, rt.Off.Compile(next))
 	})
@@ -150,9 +172,16 @@ func (rt *Route) mirrored(rq *request, i int, off, next caddyhttp.Handler) caddy
 	})
 }
 
+// watchedFor is routed as a handler.
+func (rq *request) watchedFor(i int, way caddyhttp.Handler, pinned *pinning) caddyhttp.Handler {
+	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return rq.routed(i, w, r, way, pinned)
+	})
+}
+
 // routed has a way answer that flag i has chosen, and counts for the flag what that
 // comes to.
-func (rq *request) routed(i int, w http.ResponseWriter, r *http.Request, way caddyhttp.Handler) error {
+func (rq *request) routed(i int, w http.ResponseWriter, r *http.Request, way caddyhttp.Handler, pinned *pinning) error {
 	if rq.done {
 		return way.ServeHTTP(w, r)
 	}
@@ -161,7 +190,7 @@ func (rq *request) routed(i int, w http.ResponseWriter, r *http.Request, way cad
 		return way.ServeHTTP(w, r) // the same flag further out tells the outcome
 	}
 	x.routed = true
-	o := &observer{rq: rq, only: i}
+	o := &observer{rq: rq, only: i, pinned: pinned}
 	o.attempt, _ = w.(*attempt)
 	o.ResponseWriter = w
 	return o.serve(r, way)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
@@ -29,6 +30,7 @@ type boundMonitor struct {
 	guarded bool   // canary and control are compared
 	first   uint32 // its first cell in the rules
 	matches []evaluator.ResponseMatch
+	tripped time.Time    // when it last was; zero: not that anybody knows
 	epoch   atomic.Int64 // of the guard
 }
 
@@ -40,6 +42,7 @@ func bind(r *evaluator.Ruleset, e *engine) *rules {
 		b.names[i] = def.Name
 		m := &b.monitors[i]
 		m.flag, m.first = e.monitor(def.Name), uint32(cells)
+		m.tripped = e.lastTrip(def.Name)
 		m.guarded = def.Guard.Enabled && r.Splits(i)
 		if def.Guard.Enabled && def.Guard.Errors != nil {
 			m.matches = def.Guard.Errors.Match
@@ -74,6 +77,9 @@ func (b *rules) headersOf(site *Handler, i int) []string {
 	var names []string
 	if site != nil && site.Trust != nil {
 		names = append(names, decisionsHeader)
+	}
+	if site != nil && (site.Override != nil || site.app != nil && site.app.pins.lengths[b.names[i]] > 0) {
+		names = append(names, "Cookie")
 	}
 	for _, attribute := range b.Reads(i) {
 		names = append(names, site.headersOf(attribute)...)

@@ -17,15 +17,23 @@ type signer struct{ keys [][]byte }
 // leastSecret is the fewest bytes of a secret.
 const leastSecret = 16
 
-// newSigner makes a signer of secrets, whose placeholders it resolves. The first
-// one signs, all verify.
-func newSigner(repl *caddy.Replacer, purpose string, secrets ...string) (*signer, error) {
-	s := new(signer)
+// configuredSigner makes a signer of secrets in a config, whose placeholders it
+// resolves.
+func configuredSigner(purpose string, secrets []string) (*signer, error) {
+	repl, resolved := caddy.NewReplacer(), make([]string, len(secrets))
 	for i, secret := range secrets {
-		secret, err := repl.ReplaceOrErr(secret, true, true)
-		if err != nil {
+		var err error
+		if resolved[i], err = repl.ReplaceOrErr(secret, true, true); err != nil {
 			return nil, fmt.Errorf("key: %w", err)
 		}
+	}
+	return newSigner(purpose, resolved...)
+}
+
+// newSigner makes a signer of secrets. The first one signs, all verify.
+func newSigner(purpose string, secrets ...string) (*signer, error) {
+	s := new(signer)
+	for i, secret := range secrets {
 		if len(secret) < leastSecret {
 			return nil, fmt.Errorf("key: number %d has %d bytes, want %d or more of a random secret", i+1, len(secret), leastSecret)
 		}

@@ -148,6 +148,7 @@ type Exposure struct {
 	begun bool
 
 	ticket Ticket // of the guard
+	exempt bool
 }
 
 // Expose counts a request for which the flag mattered. Somebody who sees the
@@ -169,12 +170,19 @@ func (x *Exposure) Follow(now time.Time, t Ticket) {
 	}
 }
 
+// Exempt has the exposure speak neither for nor against the flag: it is only counted
+// in its cell.
+func (x *Exposure) Exempt() { x.exempt = true }
+
 // Flag returns the monitor the exposure belongs to.
 func (x *Exposure) Flag() *Flag { return x.flag }
 
 // FirstByte notes that the answer has begun, after wait since arrival.
 // Non-nil evidence is a verdict against the flag: the caller trips it.
 func (x *Exposure) FirstByte(wait time.Duration) *Evidence {
+	if x.exempt {
+		return nil
+	}
 	x.ticket.FirstByte(wait)
 	return x.firstByte(wait)
 }
@@ -198,7 +206,7 @@ func (x *Exposure) firstByte(wait time.Duration) *Evidence {
 func (x *Exposure) End(now time.Time, o *Outcome) *Evidence {
 	x.cell.Count(o)
 	x.ticket.End(now, o)
-	if !x.cell.Canary {
+	if !x.cell.Canary || x.exempt {
 		return nil
 	}
 	// A request that ended without an answer failed, or its client left: who

@@ -158,8 +158,8 @@ func (c *instance) metric(series string) string {
 
 // told is what the access log says about one flag.
 type told struct {
-	Variant, Reason, Detail, Outcome, Fallback string
-	MirrorID                                   string `json:"mirror_id"`
+	Variant, Reason, Detail, Outcome, Fallback, Link string
+	MirrorID                                         string `json:"mirror_id"`
 
 	TTFB      *float64 `json:"ttfb"`
 	RequestID string   `json:"request_id"`

@@ -1,0 +1,195 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+)
+
+// pins keep browsers that have loaded a page of the canary on the canary for a while,
+// so that what the page asks for comes from where the page came from. A signed
+// cookie says so; whoever has it keeps the variant though the percentage falls or the
+// definition changes, until the pin ends, the flag trips, or nobody may have it.
+type pins struct {
+	lengths map[string]time.Duration // by flag; filled while a config is provisioned
+	signer  atomic.Pointer[signer]   // nil: none yet
+}
+
+const (
+	pinCookie    = "feature_flags_pin_" // and the flag's name
+	pinnedDetail = "pinned"
+	pinKey       = "feature_flags/pin.key" // in Caddy's storage, which instances may share
+	shortestPin  = time.Second
+	longestPin   = 24 * time.Hour
+)
+
+// start reads the key that pins are signed with, or makes it.
+func (p *pins) start(ctx caddy.Context, log *zap.Logger) {
+	if len(p.lengths) == 0 {
+		return
+	}
+	secret, err := pinSecret(ctx, ctx.Storage())
+	if err != nil {
+		log.Warn("the key of pins cannot be kept in Caddy's storage: pins end with this config", zap.Error(err))
+		secret = rand.Text()
+	}
+	if s, err := newSigner("pin", secret); err == nil {
+		p.signer.Store(s)
+	}
+}
+
+func pinSecret(ctx context.Context, storage certmagic.Storage) (secret string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := storage.Lock(ctx, pinKey); err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, storage.Unlock(ctx, pinKey)) }()
+	text, err := storage.Load(ctx, pinKey)
+	if err == nil && len(text) >= leastSecret {
+		return string(text), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	secret = base64.RawURLEncoding.EncodeToString([]byte(rand.Text()))
+	return secret, storage.Store(ctx, pinKey, []byte(secret))
+}
+
+// pin is what a cookie says.
+type pin struct {
+	variant         string
+	issued, expires time.Time
+}
+
+// value signs the pin of a flag.
+func (p pin) value(s *signer, flag string) string {
+	head := p.variant + "~" + strconv.FormatInt(p.issued.Unix(), 36) + "~" + strconv.FormatInt(p.expires.Unix(), 36)
+	return head + "~" + s.sign(flag, head)
+}
+
+// readPin verifies what a cookie says of a flag.
+func readPin(s *signer, flag, value string) (p pin, ok bool) {
+	end := strings.LastIndexByte(value, '~')
+	if end < 0 || len(value) > 512 || !s.verify(value[end+1:], flag, value[:end]) {
+		return pin{}, false
+	}
+	parts := strings.Split(value[:end], "~")
+	if len(parts) != 3 {
+		return pin{}, false
+	}
+	issued, err := strconv.ParseInt(parts[1], 36, 64)
+	expires, err2 := strconv.ParseInt(parts[2], 36, 64)
+	return pin{parts[0], time.Unix(issued, 0), time.Unix(expires, 0)}, err == nil && err2 == nil
+}
+
+// of returns the pin of a flag that a request brings, if it holds: since is when the
+// flag last tripped.
+func (p *pins) of(r *http.Request, flag string, since, now time.Time) (found pin, ok bool) {
+	s := p.signer.Load()
+	if s == nil {
+		return pin{}, false
+	}
+	value := cookieValue(r, pinCookie+flag)
+	if value == "" {
+		return pin{}, false
+	}
+	found, ok = readPin(s, flag, value)
+	switch {
+	case !ok, !now.Before(found.expires), found.expires.Sub(found.issued) > p.lengths[flag]:
+		return pin{}, false
+	case !found.issued.After(since):
+		return pin{}, false
+	}
+	return found, true
+}
+
+// takePins puts in force what the request's pins say, where that is not what the
+// flags come to anyway.
+func (rq *request) takePins(r *http.Request) {
+	defer rq.app.survive("reading pins")
+	if len(rq.app.pins.lengths) == 0 || len(r.Header["Cookie"]) == 0 {
+		return
+	}
+	for flag := range rq.app.pins.lengths {
+		i := rq.rules.Index(flag)
+		if i < 0 {
+			continue
+		}
+		p, ok := rq.app.pins.of(r, flag, rq.rules.monitors[i].tripped, rq.arrival)
+		if !ok {
+			continue
+		}
+		own := rq.eval.Decide(i)
+		if own.Reason == evaluator.ReasonDisabled || own.Variant == p.variant {
+			continue
+		}
+		if d, ok := rq.rules.Decision(i, p.variant, evaluator.ReasonTargetingMatch, pinnedDetail); ok && d.Enabled {
+			rq.impose(i, d)
+		}
+	}
+}
+
+// pinning gives a browser a pin when its page comes well from the canary.
+type pinning struct {
+	rq     *request
+	flag   string
+	length time.Duration
+	secure bool
+	d      *evaluator.Decision
+}
+
+// pinFor returns what is to be done when the canary answers a request; nil: nothing.
+func (rt *Route) pinFor(rq *request, i int, r *http.Request) *pinning {
+	d := rq.eval.Decide(i)
+	length := time.Duration(rt.Pin)
+	if length == 0 || !d.Enabled || d.Detail == pinnedDetail || d.Detail == testerDetail || rq.copied || !isPage(r) {
+		return nil
+	}
+	now := rq.arrival
+	if p, ok := rq.app.pins.of(r, rt.Flag, rq.rules.monitors[i].tripped, now); ok && p.variant == d.Variant && p.expires.Sub(now) > length/2 {
+		return nil // it has a while to go
+	}
+	return &pinning{rq: rq, flag: rt.Flag, length: length, secure: isSecure(r), d: d}
+}
+
+// isPage tells whether a request may be for a page rather than for a part of one.
+// Browsers say; of others any GET may be.
+func isPage(r *http.Request) bool {
+	if r.Method != http.MethodGet {
+		return false
+	}
+	switch r.Header.Get("Sec-Fetch-Dest") {
+	case "", "document", "iframe", "frame":
+		return true
+	}
+	return false
+}
+
+// begins is called when the answer does.
+func (p *pinning) begins(status int, h http.Header) {
+	s := p.rq.app.pins.signer.Load()
+	if status >= 400 || s == nil {
+		return
+	}
+	now := time.Now()
+	value := pin{p.d.Variant, now, now.Add(p.length)}.value(s, p.flag)
+	c := http.Cookie{
+		Name: pinCookie + p.flag, Value: value, Path: "/", MaxAge: int(p.length / time.Second),
+		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: p.secure,
+	}
+	h["Set-Cookie"] = append(h["Set-Cookie"], c.String())
+}
