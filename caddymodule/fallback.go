@@ -200,8 +200,10 @@ func (rq *request) failed(i, status int) {
 	}
 	now := time.Now()
 	x.outcome = &monitors.Outcome{
-		Class: monitors.Failed, Status: status, Duration: now.Sub(rq.arrival),
-		RequestID: rq.id(), Error: "status " + strconv.Itoa(status) + ", answered by off",
+		Class: classOf(status), Status: status, Duration: now.Sub(rq.arrival),
+	}
+	if x.outcome.Class.IsError() {
+		x.outcome.RequestID, x.outcome.Error = rq.id(), "status "+strconv.Itoa(status)+", answered by off"
 	}
 	rq.verdict(x, x.End(now, x.outcome))
 }

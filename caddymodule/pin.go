@@ -154,9 +154,15 @@ type pinning struct {
 
 // pinFor returns what is to be done when the canary answers a request; nil: nothing.
 func (rt *Route) pinFor(rq *request, i int, r *http.Request) *pinning {
-	d := rq.eval.Decide(i)
 	length := time.Duration(rt.Pin)
-	if length == 0 || !d.Enabled || d.Detail == pinnedDetail || d.Detail == testerDetail || rq.copied || !isPage(r) {
+	if length == 0 || i < 0 {
+		return nil
+	}
+	if !rt.NoVary {
+		rq.varyOn("Cookie")
+	}
+	d := rq.eval.Decide(i)
+	if !d.Enabled || d.Detail == pinnedDetail || d.Detail == testerDetail || rq.copied || !isPage(r) {
 		return nil
 	}
 	now := rq.arrival

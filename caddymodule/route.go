@@ -110,32 +110,18 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		rq.takePins(r)
 	}
 	routes, i, canary := rt.choose(rq)
+	rt.strip(rq, r)
 	way := routes.Compile(next)
+	pinned := rt.pinFor(rq, i, r)
 	rescued := rt.Fallback != nil && canary && rq.eval.Decide(i).Detail != testerDetail
-	var pinned *pinning
-	if rt.Pin > 0 && i >= 0 {
-		if pinned = rt.pinFor(rq, i, r); !rt.NoVary {
-			rq.varyOn("Cookie")
-		}
-	}
-	if rt.Fallback != nil {
-		if rq.fallback == "" && !rq.tells(fallbackHeader) {
-			stripOwned(r, rt.Fallback)
-		}
-		if !canary {
-			rt.Fallback.spent.control(rq.arrival)
-		}
-	}
-	if rescued {
+	switch {
+	case rescued:
 		way = rt.rescued(rq, i, way, next, pinned)
+	case !canary && i >= 0 && rt.Mirror != nil:
+		way = rt.mirrored(rq, i, way, next)
 	}
-	if rt.Mirror != nil {
-		if !rq.copied && !rq.tells(mirrorHeader) {
-			stripOwned(r, rt.Mirror)
-		}
-		if i >= 0 && !canary {
-			way = rt.mirrored(rq, i, way, next)
-		}
+	if !canary && rt.Fallback != nil {
+		rt.Fallback.spent.control(rq.arrival)
 	}
 	if alone {
 		rq.mark(rq.header)
@@ -148,6 +134,17 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		return way.ServeHTTP(w, r)
 	}
 	return rq.routed(i, w, r, way, pinned)
+}
+
+// strip removes what clients say in headers that are ours, but not what we have said
+// in them ourselves.
+func (rt *Route) strip(rq *request, r *http.Request) {
+	if rt.Fallback != nil && rq.fallback == "" && !rq.tells(fallbackHeader) {
+		stripOwned(r, rt.Fallback)
+	}
+	if rt.Mirror != nil && !rq.copied && !rq.tells(mirrorHeader) {
+		stripOwned(r, rt.Mirror)
+	}
 }
 
 // rescued has the canary's way answer, and off where that fails.

@@ -5,6 +5,7 @@
 //	go run ./paired [-rounds 5] [-cycles 200] [-slice 400] [-only "name;name"]
 //	go run ./paired -memory
 //	go run ./paired -profile NAME
+//	go run ./paired -latency [-rounds 5] [-cycles 30]
 //
 // The proxy runs alone on one core, the origin and the generator on another.
 // In each cycle every target gets a slice of requests, in random order; the
@@ -49,7 +50,14 @@ func main() {
 	only := flag.String("only", "", "targets to measure, by semicolon; plain ones are always measured")
 	profile := flag.String("profile", "", "instead of measuring, send requests to this target for 20 s and write its CPU profile to cpu.pprof")
 	memory := flag.Bool("memory", false, "instead, compare the memory of plain Caddy with that of 1,000 flags and 100,000 users seen")
+	latency := flag.Bool("latency", false, "instead, compare how long requests take with and without a mirror, at full load")
 	flag.Parse()
+	if *latency {
+		if err := compareLatency(*rounds, *cycles); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	if *memory {
 		if err := compareMemory(); err != nil {
 			log.Fatal(err)
@@ -245,6 +253,9 @@ func pin(core int) {
 	}
 }
 
+// hangs is the path at which the origin does not answer.
+const hangs = "/hangs"
+
 func startOrigin() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -252,7 +263,12 @@ func startOrigin() (string, error) {
 	}
 	body := []byte(strings.Repeat("x", 512))
 	go func() {
-		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) }))
+		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == hangs {
+				<-r.Context().Done()
+			}
+			_, _ = w.Write(body)
+		}))
 	}()
 	return l.Addr().String(), nil
 }

@@ -41,7 +41,7 @@ func runProxy() error {
 	var config strings.Builder
 	fmt.Fprint(&config, "{\nadmin off\nauto_https off\npersist_config off\nlog {\nlevel ERROR\n}\n")
 	wanted := strings.Split(os.Getenv(sitesEnv), ";")
-	all := append(measured(origin), weighed(origin)...)
+	all := slices.Concat(measured(origin), weighed(origin), mirrored(origin))
 	features, hello := "", greeting{}
 	var sites strings.Builder
 	for _, name := range wanted {

@@ -74,15 +74,34 @@ func measured(origin string) []site {
 		{name: "one flag, guard", plain: "plain", figure: "1.05", config: flags("guarded", "", policy("guarded")), features: features},
 		{name: "one flag, thresholds", plain: "plain", figure: "1.05", config: flags("watched", "", policy("watched")), features: features},
 		{name: "one flag, feature_route", plain: "plain", config: flags("one", "", "feature_route one {\non {\n"+proxy+"}\noff {\n"+proxy+"}\n}\n"), features: features},
+		{name: "feature_route, fallback", plain: "one flag, feature_route", config: flags("one", "", "feature_route one {\non {\n"+proxy+"}\noff {\n"+proxy+"}\nfallback\n}\n"), features: features},
+		{name: "feature_route, pin", plain: "one flag, feature_route", config: flags("one", "", "feature_route one {\non {\n"+proxy+"}\noff {\n"+proxy+"}\npin 10m\n}\n"), features: features},
 		{name: "10 flags, list", plain: "plain", figure: "1.04", config: flags(names(10), "headers list X-Features", proxy), features: features},
 		{name: "10 flags, on_only", plain: "plain", figure: "1.04", config: flags(names(10), "headers X-Feature- on_only", proxy), features: features},
 		{name: "10 flags, one header each", plain: "plain", figure: "1.17", config: flags(names(10), "", proxy), features: features},
 		{name: "100 flags, list", plain: "plain", figure: "1.06", config: flags(names(100), "headers list X-Features", proxy), features: features},
 		{name: "100 flags, list, no guards", plain: "plain", config: flags(strings.ReplaceAll(names(100), "flag_", "free_"), "headers list X-Features", proxy), features: features},
+		{name: "10 flags, list, propagate", plain: "10 flags, list", config: flags(names(10), "headers list X-Features\npropagate {\nkey "+secret+"\n}", proxy), features: features},
 		{name: "HS256, seen", plain: "plain, HS256 token", figure: "1.08", config: token(bySecret), features: features, asks: byHS256, tokens: 1},
 		{name: "HS256, new", plain: "plain, HS256 token", figure: "1.20", config: token(bySecret + "cache 1\n"), features: features, asks: byHS256, tokens: 400},
 		{name: "RS256, seen", plain: "plain, RS256 token", figure: "1.09", config: token(byKey), features: features, asks: byRS256, tokens: 1},
 		{name: "RS256, new", plain: "plain, RS256 token", figure: "1.75", config: token(byKey + "cache 1\n"), features: features, asks: byRS256, tokens: 400},
+	}
+}
+
+// mirrored are the sites whose latency is compared: all requests go to off, and a
+// twentieth of them to the canary, too.
+func mirrored(origin string) []site {
+	proxy := "reverse_proxy " + origin + "\n"
+	route := func(on, mirror string) string {
+		return "feature_flags\nfeature_route none {\non {\n" + on + proxy + "}\noff {\n" + proxy + "}\n" + mirror + "}\n"
+	}
+	const features = `{"none": {"active": true, "percentage_rollout": 0}}`
+	return []site{
+		{name: "no mirror", config: route("", ""), features: features},
+		{name: "no mirror again", plain: "no mirror", config: route("", ""), features: features},
+		{name: "mirror 5%", plain: "no mirror", figure: "1.05", config: route("", "mirror 5%\n"), features: features},
+		{name: "mirror 5%, which hangs", plain: "no mirror", figure: "1.00", config: route("rewrite * "+hangs+"\n", "mirror 5%\n"), features: features},
 	}
 }
 
