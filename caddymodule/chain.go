@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -79,10 +80,25 @@ func (t *Trust) provision() (err error) {
 	return err
 }
 
-// chainHeaders owns the header of signed decisions.
+// chainHeaders owns the header of signed decisions, and baggage, where clients must
+// have no say in what is ours.
 type chainHeaders struct{}
 
-func (chainHeaders) owns(name string) bool { return equalHeader(name, decisionsHeader) }
+func (chainHeaders) owns(name string) bool {
+	return equalHeader(name, decisionsHeader) || equalHeader(name, baggageHeader)
+}
+
+// stripChain removes what a client has put where earlier hops speak, and returns the
+// lines with signed decisions. Others' baggage stays.
+func stripChain(r *http.Request) (signed []string) {
+	signed = r.Header[decisionsHeader]
+	theirs := stripBaggage(r.Header[baggageHeader])
+	stripOwned(r, chainHeaders{})
+	if len(theirs) > 0 {
+		r.Header[baggageHeader] = []string{strings.Join(theirs, ",")}
+	}
+	return signed
+}
 
 // propagate signs what is told of a request and has r pass it on.
 func (h *Handler) propagate(rq *request, s *siteRules, header http.Header, decisions string) {
@@ -95,7 +111,10 @@ func (h *Handler) propagate(rq *request, s *siteRules, header http.Header, decis
 		h.app.quiet.warn(time.Now(), "propagate_size", "the decisions on so many flags are too long to be passed on; restrict them by `flags`", zap.Int("bytes", len(decisions)), zap.Int("limit", mostDecisions-200))
 		return
 	}
-	user := nobody
+	if decisions == "" {
+		return
+	}
+	user := cmp.Or(rq.trustedUser, nobody)
 	if key := rq.ctx.TargetingKey(); key != "" {
 		user = p.signer.pseudonym(key)
 	}
@@ -104,17 +123,21 @@ func (h *Handler) propagate(rq *request, s *siteRules, header http.Header, decis
 	header[decisionsHeader] = []string{head + "." + p.signer.sign(head, rq.ctx.Environment, decisions) + " " + decisions}
 }
 
-// chain writes the decisions of a site with their reasons.
-func (s *siteRules) chain(decide func(flag int) *evaluator.Decision) string {
+// chain writes the decisions of a site with their reasons, marking those of testers
+// (x) and of users whom another flag of an exclusive group has (n).
+func (s *siteRules) chain(rq *request) string {
 	b := make([]byte, 0, min(len(s.told)*32, 4096))
 	for k, i := range s.told {
 		if i < 0 {
 			continue
 		}
-		d := decide(i)
+		d := rq.eval.Decide(i)
 		b = appendDictionary(b, s.flags[k], d)
 		b = append(append(b, ";r="...), reasonLetters[d.Reason]...)
-		if d.Detail == testerDetail {
+		if d.Reason == evaluator.ReasonSplit && !rq.compared(i, d) {
+			b = append(b, ";n"...)
+		}
+		if rq.exempt {
 			b = append(b, ";x"...)
 		}
 	}
@@ -157,12 +180,15 @@ func (h *Handler) takeTrusted(rq *request, lines []string) (line string) {
 			cause = chainUser
 		}
 	}
+	whole := false
 	if cause == "" {
-		cause = h.believe(rq, user, decisions)
+		whole, cause = h.believe(rq, user, decisions)
 	}
 	if cause != "" {
 		decisionsRefused.WithLabelValues(cause).Inc()
 		h.app.quiet.warn(rq.arrival, "trust_"+cause, "signed decisions of an earlier hop are not believed; decided here", zap.String("cause", cause))
+	}
+	if !whole {
 		return ""
 	}
 	return lines[0]
@@ -197,54 +223,91 @@ func (t *Trust) read(lines []string, environment string, now time.Time) (user, d
 }
 
 // believe puts verified decisions in force for the request. What this hop does not
-// know, and what it must keep off, it decides itself.
-func (h *Handler) believe(rq *request, user, decisions string) (cause string) {
+// know, and what it must keep off, it decides itself; whole tells that it has not
+// contradicted.
+func (h *Handler) believe(rq *request, user, decisions string) (whole bool, cause string) {
 	members, err := httpsfv.UnmarshalDictionary([]string{decisions})
 	if err != nil {
-		return chainMalformed
+		return false, chainMalformed
 	}
-	rq.trustedUser = user
+	if user != nobody {
+		rq.trustedUser = user
+	}
+	whole = true
 	keys := rq.rules.dictionaryKeys()
 	for _, name := range members.Names() {
 		i, known := keys[name]
-		if !known {
-			continue
-		}
-		if s := rq.rules.State(i); s.Tripped != "" || s.Override == evaluator.Disabled {
-			continue
-		}
 		member, _ := members.Get(name)
-		item, ok := member.(httpsfv.Item)
+		item, isItem := member.(httpsfv.Item)
+		if !known || !isItem {
+			continue
+		}
+		d, ok := trusted(rq.rules, i, item)
 		if !ok {
 			continue
 		}
-		variant := ""
-		switch v := item.Value.(type) {
-		case bool:
-			variant = map[bool]string{true: evaluator.On, false: evaluator.Off}[v]
-		case httpsfv.Token:
-			variant = string(v)
-		case string:
-			variant = v
+		_, tester := item.Params.Get("x")
+		rq.exempt = rq.exempt || tester
+		switch s := rq.rules.State(i); {
+		case s.Override == evaluator.Disabled || s.Tripped != "" && !s.Probing:
+			whole = whole && !d.Enabled
+			continue
+		case s.Probing && h.readsUser:
+			whole = false
+			continue
+		case s.Probing:
+			if d = h.probed(rq, i, d); d == nil {
+				whole = false
+				continue
+			}
 		}
-		reason, detail := evaluator.ReasonDefault, trustedDetail
-		if r, ok := item.Params.Get("r"); ok {
-			letter, _ := r.(httpsfv.Token)
-			reason = reasonOf(string(letter))
-		}
-		if _, ok := item.Params.Get("x"); ok {
-			detail = testerDetail
-		}
-		if d, ok := rq.rules.Decision(i, variant, reason, detail); ok {
-			rq.impose(i, d)
-		}
+		rq.impose(i, d)
 	}
-	return ""
+	return whole, ""
+}
+
+// trusted is the decision that a member of the dictionary stands for.
+func trusted(r *rules, i int, item httpsfv.Item) (*evaluator.Decision, bool) {
+	variant := ""
+	switch v := item.Value.(type) {
+	case bool:
+		variant = map[bool]string{true: evaluator.On, false: evaluator.Off}[v]
+	case httpsfv.Token:
+		variant = string(v)
+	case string:
+		variant = v
+	}
+	reason, detail := evaluator.ReasonDefault, trustedDetail
+	if given, ok := item.Params.Get("r"); ok {
+		letter, _ := given.(httpsfv.Token)
+		reason = reasonOf(string(letter))
+	}
+	if _, ok := item.Params.Get("n"); ok {
+		detail = apartDetail
+	}
+	if _, ok := item.Params.Get("x"); ok {
+		detail = testerDetail
+	}
+	return r.Decision(i, variant, reason, detail)
+}
+
+// probed is what becomes of a decision while flag i is half-open here and only the
+// earlier hop knows who asks: of its canary a hundredth is let through. nil: nothing,
+// since no split has decided.
+func (h *Handler) probed(rq *request, i int, d *evaluator.Decision) *evaluator.Decision {
+	if d.Reason != evaluator.ReasonSplit || rq.trustedUser == "" {
+		return nil
+	}
+	if d.Enabled && evaluator.Bucket(rq.trustedUser, rq.rules.names[i]) >= 1 {
+		d, _ = rq.rules.Decision(i, evaluator.Off, evaluator.ReasonSplit, trustedDetail)
+	}
+	return d
 }
 
 // Details of decisions that others have made.
 const (
 	trustedDetail = "trusted" // an earlier hop
+	apartDetail   = "apart"   // an earlier hop, of a user whom another flag of an exclusive group has
 	testerDetail  = "tester"  // a signed link; it never counts as evidence
 )
 
@@ -262,6 +325,7 @@ func (b *rules) dictionaryKeys() map[string]int {
 
 // Bounds of W3C baggage, and what our members begin with.
 const (
+	baggageHeader  = "Baggage"
 	baggagePrefix  = "feature_flag."
 	baggageMembers = 64
 	baggageBytes   = 8192
@@ -271,7 +335,7 @@ const (
 // and in place of what anybody has under our names. Where there is no room for all,
 // those that are on are told; where there is none for these, nothing is.
 func setBaggage(header http.Header, s *siteRules, decide func(flag int) *evaluator.Decision) {
-	theirs, ours, on := stripBaggage(header["Baggage"]), []string{}, []string{}
+	theirs, ours, on := stripBaggage(header[baggageHeader]), []string{}, []string{}
 	for k, i := range s.told {
 		if i < 0 {
 			continue
@@ -286,8 +350,8 @@ func setBaggage(header http.Header, s *siteRules, decide func(flag int) *evaluat
 		all := append(slices.Clip(theirs), some...)
 		line := strings.Join(all, ",")
 		if some == nil || len(all) <= baggageMembers && len(line) <= baggageBytes {
-			if header["Baggage"] = []string{line}; line == "" {
-				delete(header, "Baggage")
+			if header[baggageHeader] = []string{line}; line == "" {
+				delete(header, baggageHeader)
 			}
 			return
 		}

@@ -133,7 +133,7 @@ func FuzzTrust(f *testing.F) {
 		// What an earlier hop signs may be anything all the same.
 		rq := &request{rules: &rules{Ruleset: program.With(nil), names: []string{"f"}}, arrival: now}
 		rq.eval.Reset(rq.rules.Ruleset, &rq.ctx, now)
-		_ = h.believe(rq, nobody, line)
+		_, _ = h.believe(rq, nobody, line)
 		for _, o := range rq.imposed {
 			if o.flag != 0 || o.decision.Variant != evaluator.On && o.decision.Variant != evaluator.Off {
 				t.Fatalf("%+v", o)

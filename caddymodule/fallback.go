@@ -229,21 +229,28 @@ func (f *Fallback) note(rq *request, flag int, result string, status int) {
 	f.app.quiet.warn(time.Now(), "fallback_"+result, message, zap.String("flag", f.flag), zap.Int("status", status), zap.String("request_id", rq.id()))
 }
 
+// fallbackDetail is of a flag for whose canary off answers.
+const fallbackDetail = "fallback"
+
 // fallBack has flag i count as off for what is left of the request.
 func (rq *request) fallBack(i int, r *http.Request) {
 	defer rq.app.survive("falling back")
 	rq.fallback = rq.rules.names[i]
 	r.Header[fallbackHeader] = []string{rq.fallback}
-	if d, ok := rq.rules.Decision(i, evaluator.Off, evaluator.ReasonDefault, "fallback"); ok {
-		rq.impose(i, d)
+	if d, ok := rq.rules.Decision(i, evaluator.Off, evaluator.ReasonDefault, fallbackDetail); ok {
+		rq.overrule(i, d)
 	}
 	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
 		rq.vars = vars
 	}
-	for _, t := range rq.tellers {
-		for _, o := range rq.imposed { // a route inside the canary may have fallen back, too
-			t.tellAgain(rq, o.flag, r.Header)
+	var fallen []int // a route inside the canary may have fallen back, too
+	for _, o := range rq.imposed {
+		if o.decision.Detail == fallbackDetail {
+			fallen = append(fallen, o.flag)
 		}
+	}
+	for _, t := range rq.tellers {
+		t.tellAgain(rq, fallen, r.Header)
 	}
 }
 

@@ -208,7 +208,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case rq.site == nil && len(rq.exposures) > 0:
 		h.app.quiet.warn(rq.arrival, "early", "a feature matcher was asked before feature_flags had read the context: its decision stands without one; put feature_flags first with `route` or `order`")
 	}
-	if h.Override != nil && h.follow(w, r) {
+	if h.Override != nil && rq.site == nil && h.follow(w, r) {
 		rq.done = true
 		return nil
 	}
@@ -234,7 +234,7 @@ func (rq *request) watched(w http.ResponseWriter, r *http.Request, next caddyhtt
 // leaves the request as it came, without our headers.
 func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) error {
 	defer h.app.survive("deciding flags")
-	signed := h.strip(r)
+	signed := h.strip(rq, r)
 	rq.header = w.Header()
 	claims, err := h.claimsOf(r, rq.arrival)
 	if err != nil {
@@ -255,6 +255,8 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 		if h.Override != nil {
 			h.takeOverride(rq, r)
 		}
+	} else if h.Override != nil || h.Trust != nil {
+		h.app.quiet.warn(rq.arrival, "second", "override and trust count in a site's first feature_flags handler only")
 	}
 	h.tell(rq, site, r)
 	if rq.fallback != "" {
@@ -266,10 +268,10 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 
 // strip removes headers of ours that the client sent, and returns those with signed
 // decisions.
-func (h *Handler) strip(r *http.Request) (signed []string) {
-	if h.Propagate != nil || h.Trust != nil {
-		signed = r.Header[decisionsHeader]
-		stripOwned(r, chainHeaders{})
+func (h *Handler) strip(rq *request, r *http.Request) (signed []string) {
+	if !rq.chained && (h.Propagate != nil || h.Trust != nil) {
+		rq.chained = true
+		signed = stripChain(r)
 	}
 	if h.Headers.Mode != "off" {
 		stripOwned(r, h)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -76,19 +75,21 @@ func (m *Mirror) provision(ctx caddy.Context, app *App, flag string) error {
 func (m *Mirror) owns(name string) bool { return equalHeader(name, mirrorHeader) }
 
 // wants tells whether a request that goes to off is to be copied.
-func (m *Mirror) wants(rq *request, d *evaluator.Decision, r *http.Request) bool {
+func (m *Mirror) wants(rq *request, flag int, r *http.Request) bool {
+	d := rq.eval.Decide(flag)
 	if rand.Float64() >= m.Ratio {
 		return false
 	}
 	switch {
 	case r.Method != http.MethodGet && r.Method != http.MethodHead, hasBody(r), len(r.Header["Upgrade"]) > 0:
 		return false
-	case rq.copied || d == nil || d.Enabled:
+	case rq.copied || rq.exempt || d.Enabled:
 		return false
-	case d.Reason == evaluator.ReasonDisabled && forbidden(d.Detail):
-		return false
+	case d.Reason == evaluator.ReasonDisabled && d.Detail == trustedDetail:
+		return false // for what reason is the earlier hop's to know
 	}
-	return true
+	s := rq.rules.State(flag)
+	return s.Tripped == "" && s.Override != evaluator.Disabled
 }
 
 // serve has off answer, and on a copy of the request.
@@ -298,7 +299,7 @@ func (n nowhere) FlushError() error { return nil }
 // copyFor is the record of a copy with flag i on: the same context, and an exposure
 // of nothing.
 func (rq *request) copyFor(i int, c *http.Request, repl *caddy.Replacer) *request {
-	out := &request{app: rq.app, rules: rq.rules, arrival: rq.arrival, site: rq.site, done: true, copied: true, repl: repl}
+	out := &request{app: rq.app, rules: rq.rules, arrival: rq.arrival, site: rq.site, done: true, copied: true, trustedUser: rq.trustedUser, repl: repl}
 	out.ctx = rq.ctx.Clone()
 	out.eval.Reset(rq.rules.Ruleset, &out.ctx, rq.arrival)
 	out.impose(i, out.eval.WhenOn(i))
@@ -321,14 +322,9 @@ func (rq *request) copyFor(i int, c *http.Request, repl *caddy.Replacer) *reques
 		}
 	}
 	for _, t := range rq.tellers {
-		t.tellAgain(out, i, c.Header)
+		t.tellAgain(out, []int{i}, c.Header)
 	}
 	return out
-}
-
-// forbidden tells whether a disabled flag's canary is to get nothing at all.
-func forbidden(detail string) bool {
-	return detail == "override" || strings.HasPrefix(detail, "tripped:")
 }
 
 // mirror returns the comparisons of a flag, made on first use.

@@ -122,7 +122,7 @@ func hostOf(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	return strings.ToLower(strings.Trim(host, "[]"))
+	return strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
 }
 
 // follow answers a request for a link: the browser gets the cookie, and is sent on to
@@ -135,25 +135,23 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request) bool {
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		target = *original.URL
 	}
-	q := target.Query()
-	given, found := q[overrideName]
+	given, rest, found := cutParameter(target.RawQuery)
 	if !found {
 		return false
 	}
-	q.Del(overrideName)
 	cookie := &http.Cookie{Name: overrideName, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: isSecure(r)}
 	now := time.Now()
-	if given[0] == overrideEnd {
+	if given == overrideEnd {
 		cookie.MaxAge = -1
 		http.SetCookie(w, cookie)
-	} else if l, err := readLink(h.Override.signer, given[0], hostOf(r.Host), now); err != nil {
+	} else if l, err := readLink(h.Override.signer, given, hostOf(r.Host), now); err != nil {
 		h.app.quiet.warn(now, "override_link", "a link for testers is not believed", zap.Error(err))
 	} else {
-		cookie.Value, cookie.MaxAge = given[0], max(1, int(l.Expires.Sub(now)/time.Second))
+		cookie.Value, cookie.MaxAge = given, max(1, int(l.Expires.Sub(now)/time.Second))
 		http.SetCookie(w, cookie)
 		h.log.Info("a browser follows a link for testers", zap.String("link", l.ID), zap.Any("flags", l.Flags), zap.Time("until", l.Expires))
 	}
-	target.RawQuery = q.Encode()
+	target.RawQuery, target.ForceQuery = rest, false
 	to := target.RequestURI()
 	if strings.HasPrefix(to, "//") {
 		to = "/." + to // else the path would be taken for a host
@@ -163,6 +161,19 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusFound)
 	return true
+}
+
+// cutParameter takes the token out of a query, and leaves the rest as it is.
+func cutParameter(query string) (token, rest string, found bool) {
+	var kept []string
+	for part := range strings.SplitSeq(query, "&") {
+		if value, ok := strings.CutPrefix(part, overrideName+"="); ok {
+			token, found = value, true
+		} else {
+			kept = append(kept, part)
+		}
+	}
+	return token, strings.Join(kept, "&"), found
 }
 
 // takeOverride puts in force what a tester's cookie says.
@@ -186,7 +197,7 @@ func (h *Handler) takeOverride(rq *request, r *http.Request) {
 		}
 		if d, ok := rq.rules.Decision(i, variant, evaluator.ReasonTargetingMatch, testerDetail); ok {
 			rq.impose(i, d)
-			rq.tester = l.ID
+			rq.tester, rq.exempt = l.ID, true
 		}
 	}
 }
@@ -213,7 +224,7 @@ type linkReply struct {
 func makeLink(s *signer, q linkRequest, now time.Time) (linkReply, error) {
 	u, err := url.Parse(q.URL)
 	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
 		return linkReply{}, fmt.Errorf("url: want the address of a page as https://shop.example/, got %q", q.URL)
 	case len(q.Flags) == 0:
 		return linkReply{}, errors.New("flags: want one or more, as new_ui=on")
@@ -229,9 +240,10 @@ func makeLink(s *signer, q linkRequest, now time.Time) (linkReply, error) {
 	if len(token) > mostOverride {
 		return linkReply{}, fmt.Errorf("flags: %d are too many for one link", len(q.Flags))
 	}
-	values := u.Query()
-	values.Set(overrideName, token)
-	u.RawQuery = values.Encode()
+	if u.RawQuery != "" {
+		u.RawQuery += "&"
+	}
+	u.RawQuery += overrideName + "=" + token
 	return linkReply{ID: l.ID, Link: u.String(), Cookie: overrideName + "=" + token, Expires: l.Expires.UTC()}, nil
 }
 

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -34,30 +33,49 @@ const (
 	pinKey       = "feature_flags/pin.key" // in Caddy's storage, which instances may share
 	shortestPin  = time.Second
 	longestPin   = 24 * time.Hour
+	clockSkew    = time.Minute // of instances that share a key
 )
 
-// start reads the key that pins are signed with, or makes it.
+// add has a flag pinned for a while. It reads the key if there is one, which leaves
+// no trace of a config that is only validated.
+func (p *pins) add(ctx caddy.Context, flag string, length time.Duration) {
+	if p.lengths == nil {
+		p.lengths = map[string]time.Duration{}
+		if secret, err := ctx.Storage().Load(ctx, pinKey); err == nil {
+			p.signBy(string(secret))
+		}
+	}
+	p.lengths[flag] = max(length, p.lengths[flag])
+}
+
+// start makes the key where there is none.
 func (p *pins) start(ctx caddy.Context, log *zap.Logger) {
-	if len(p.lengths) == 0 {
+	if len(p.lengths) == 0 || p.signer.Load() != nil {
 		return
 	}
 	secret, err := pinSecret(ctx, ctx.Storage())
-	if err != nil {
+	if secret == "" {
 		log.Warn("the key of pins cannot be kept in Caddy's storage: pins end with this config", zap.Error(err))
 		secret = rand.Text()
 	}
+	p.signBy(secret)
+}
+
+func (p *pins) signBy(secret string) {
 	if s, err := newSigner("pin", secret); err == nil {
 		p.signer.Store(s)
 	}
 }
 
+// pinSecret reads the key that instances share, or makes it; "" tells that it can do
+// neither, and why.
 func pinSecret(ctx context.Context, storage certmagic.Storage) (secret string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := storage.Lock(ctx, pinKey); err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, storage.Unlock(ctx, pinKey)) }()
+	defer func() { _ = storage.Unlock(ctx, pinKey) }()
 	text, err := storage.Load(ctx, pinKey)
 	if err == nil && len(text) >= leastSecret {
 		return string(text), nil
@@ -65,8 +83,11 @@ func pinSecret(ctx context.Context, storage certmagic.Storage) (secret string, e
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	secret = base64.RawURLEncoding.EncodeToString([]byte(rand.Text()))
-	return secret, storage.Store(ctx, pinKey, []byte(secret))
+	secret = rand.Text()
+	if err := storage.Store(ctx, pinKey, []byte(secret)); err != nil {
+		return "", err
+	}
+	return secret, nil
 }
 
 // pin is what a cookie says.
@@ -111,34 +132,52 @@ func (p *pins) of(r *http.Request, flag string, since, now time.Time) (found pin
 	switch {
 	case !ok, !now.Before(found.expires), found.expires.Sub(found.issued) > p.lengths[flag]:
 		return pin{}, false
-	case !found.issued.After(since):
+	case !found.issued.After(since), found.issued.After(now.Add(clockSkew)):
 		return pin{}, false
 	}
 	return found, true
 }
 
+// touch tells whether a flag's decision can depend on a pin: its own, or one of a flag
+// that it looks at.
+func (p *pins) touch(def *evaluator.Flag) bool {
+	return len(p.lengths) > 0 && (p.lengths[def.Name] > 0 || len(def.DependsOn) > 0 || def.Exclusive != "")
+}
+
 // takePins puts in force what the request's pins say, where that is not what the
-// flags come to anyway.
+// flags come to anyway, and nobody else has decided.
 func (rq *request) takePins(r *http.Request) {
 	defer rq.app.survive("reading pins")
 	if len(rq.app.pins.lengths) == 0 || len(r.Header["Cookie"]) == 0 {
 		return
 	}
+	found := map[int]pin{}
 	for flag := range rq.app.pins.lengths {
-		i := rq.rules.Index(flag)
-		if i < 0 {
-			continue
+		if i := rq.rules.Index(flag); i >= 0 && !rq.isImposed(i) {
+			if p, ok := rq.app.pins.of(r, flag, rq.rules.monitors[i].tripped, rq.arrival); ok {
+				found[i] = p
+			}
 		}
-		p, ok := rq.app.pins.of(r, flag, rq.rules.monitors[i].tripped, rq.arrival)
-		if !ok {
-			continue
-		}
-		own := rq.eval.Decide(i)
-		if own.Reason == evaluator.ReasonDisabled || own.Variant == p.variant {
-			continue
-		}
-		if d, ok := rq.rules.Decision(i, p.variant, evaluator.ReasonTargetingMatch, pinnedDetail); ok && d.Enabled {
-			rq.impose(i, d)
+	}
+	// A flag that depends on a pinned one may be on only when that is: until no more
+	// follow. What is asked here must not be remembered as decided.
+	for again := true; again; {
+		again = false
+		for i, p := range found {
+			var e evaluator.Evaluation
+			e.Reset(rq.rules.Ruleset, &rq.ctx, rq.arrival)
+			for _, o := range rq.imposed {
+				e.Impose(o.flag, o.decision)
+			}
+			own := e.Decide(i)
+			if own.Reason == evaluator.ReasonDisabled {
+				continue
+			}
+			delete(found, i)
+			if d, ok := rq.rules.Decision(i, p.variant, evaluator.ReasonTargetingMatch, pinnedDetail); ok && d.Enabled && own.Variant != p.variant {
+				rq.impose(i, d)
+				again = true
+			}
 		}
 	}
 }
@@ -191,8 +230,9 @@ func (p *pinning) begins(status int, h http.Header) {
 	if status >= 400 || s == nil {
 		return
 	}
-	now := time.Now()
-	value := pin{p.d.Variant, now, now.Add(p.length)}.value(s, p.flag)
+	// Issued when the canary was chosen: a trip since then ends it.
+	issued := p.rq.arrival
+	value := pin{p.d.Variant, issued, issued.Add(p.length)}.value(s, p.flag)
 	c := http.Cookie{
 		Name: pinCookie + p.flag, Value: value, Path: "/", MaxAge: int(p.length / time.Second),
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: p.secure,

@@ -108,6 +108,9 @@ func (p *Policy) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.
 	if u := p.pick(pool, chosen); u != nil || !canary {
 		return u
 	}
+	if rq.eval.Decide(i).Detail == testerDetail {
+		return nil // testers see it
+	}
 	// The canary has nobody to serve it. Its users are served by the old way,
 	// and the flag is told.
 	p.app.quiet.warn(time.Now(), "no_upstream", "no upstream of the canary is available; served by off", zap.String("flag", p.Flag), zap.Strings("on", chosen))

@@ -40,6 +40,8 @@ type request struct {
 	fallback string    // the flag whose canary has failed and whose off answers; "" none
 	imposed  []imposed // decisions that somebody else has made
 
+	chained     bool   // what clients say in the place of earlier hops is removed
+	exempt      bool   // of a tester: it speaks for and against no flag
 	tester      string // the link by which a tester has chosen a variant; "" nobody has
 	trustedUser string // a pseudonym of the user by whose key an earlier hop has decided
 
@@ -136,10 +138,29 @@ type imposed struct {
 	decision *evaluator.Decision
 }
 
-// impose has flag i decided as d says from here on.
+// impose has flag i decided as d says from here on. A flag that the request is an
+// exposure of stays as it was decided.
 func (rq *request) impose(i int, d *evaluator.Decision) {
-	rq.imposed = append(rq.imposed, imposed{i, d})
+	if rq.exposureOf(i) == nil {
+		rq.overrule(i, d)
+	}
+}
+
+// overrule is impose whatever was decided before.
+func (rq *request) overrule(i int, d *evaluator.Decision) {
 	rq.eval.Impose(i, d)
+	for k := range rq.imposed {
+		if rq.imposed[k].flag == i {
+			rq.imposed[k].decision = d
+			return
+		}
+	}
+	rq.imposed = append(rq.imposed, imposed{i, d})
+}
+
+// isImposed tells whether somebody else has decided flag i.
+func (rq *request) isImposed(i int) bool {
+	return slices.ContainsFunc(rq.imposed, func(o imposed) bool { return o.flag == i })
 }
 
 // inBulk tells whether flag i was decided with all others.
@@ -167,7 +188,7 @@ func (rq *request) expose(i int, d *evaluator.Decision) *exposure {
 
 // begin follows an exposure.
 func (rq *request) begin(x *exposure) {
-	if x.decision.Detail == testerDetail {
+	if rq.exempt {
 		x.Exempt()
 		return
 	}
@@ -181,7 +202,13 @@ func (rq *request) begin(x *exposure) {
 // compared tells whether the request is of the canary or of the control of flag i:
 // the split decided, and no other flag of its group would have won all the same.
 func (rq *request) compared(i int, d *evaluator.Decision) bool {
-	return d.Reason == evaluator.ReasonSplit && (d.Enabled || rq.eval.Contends(i))
+	switch {
+	case d.Reason != evaluator.ReasonSplit || d.Detail == apartDetail:
+		return false
+	case d.Detail == trustedDetail:
+		return true
+	}
+	return d.Enabled || rq.eval.Contends(i)
 }
 
 // beginAll follows what the request is an exposure of by now.
@@ -238,8 +265,12 @@ func (rq *request) ticketOf(i int, isCanary bool) monitors.Ticket {
 	if rq.inBulk(i) && !rq.site.alone[rq.site.place[i]] {
 		rq.ticket.LeaveOut(i) // of the bulk
 	}
+	user := cmp.Or(rq.eval.BucketKey(i), rq.trustedUser)
+	if user == "" { // an earlier hop has split by what nobody here knows
+		return monitors.Ticket{}
+	}
 	m := &rq.rules.monitors[i]
-	return m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.hashOf(cmp.Or(rq.eval.BucketKey(i), rq.trustedUser)))
+	return m.flag.Enter(rq.arrival, m.epoch.Load(), isCanary, rq.hashOf(user))
 }
 
 // hashOf is the hash of a user.
@@ -257,6 +288,9 @@ func (rq *request) varyBy(i int) {
 		return
 	}
 	rq.varyOn(rq.site.varyOf(rq.rules, i))
+	if rq.site == nil && rq.app.pins.touch(rq.rules.Definition(i)) {
+		rq.varyOn("Cookie")
+	}
 }
 
 // varyOn notes that the response depends on request headers.

@@ -73,10 +73,7 @@ func (rt *Route) Provision(ctx caddy.Context) error {
 		if length < shortestPin || length > longestPin {
 			return fmt.Errorf("feature_route %s: pin: want a duration from 1s to 24h, got %s", rt.Flag, length)
 		}
-		if app.pins.lengths == nil {
-			app.pins.lengths = map[string]time.Duration{}
-		}
-		app.pins.lengths[rt.Flag] = max(length, app.pins.lengths[rt.Flag])
+		app.pins.add(ctx, rt.Flag, length)
 	}
 	if rt.Mirror != nil {
 		if err := rt.Mirror.provision(ctx, app, rt.Flag); err != nil {
@@ -120,7 +117,7 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	case !canary && i >= 0 && rt.Mirror != nil:
 		way = rt.mirrored(rq, i, way, next)
 	}
-	if !canary && rt.Fallback != nil {
+	if !canary && rt.Fallback != nil && !rq.exempt {
 		rt.Fallback.spent.control(rq.arrival)
 	}
 	if alone {
@@ -158,7 +155,7 @@ func (rt *Route) rescued(rq *request, i int, canary, next caddyhttp.Handler, pin
 // mirrored has off answer, and the canary a copy of the request.
 func (rt *Route) mirrored(rq *request, i int, off, next caddyhttp.Handler) caddyhttp.Handler {
 	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		if !rt.Mirror.wants(rq, rq.eval.Decide(i), r) {
+		if !rt.Mirror.wants(rq, i, r) {
 			return off.ServeHTTP(w, r)
 		}
 		on := rt.On

@@ -78,7 +78,7 @@ func (b *rules) headersOf(site *Handler, i int) []string {
 	if site != nil && site.Trust != nil {
 		names = append(names, decisionsHeader)
 	}
-	if site != nil && (site.Override != nil || site.app != nil && site.app.pins.lengths[b.names[i]] > 0) {
+	if site != nil && (site.Override != nil || site.app != nil && site.app.pins.touch(b.Definition(i))) {
 		names = append(names, "Cookie")
 	}
 	for _, attribute := range b.Reads(i) {

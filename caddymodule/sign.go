@@ -24,7 +24,7 @@ func configuredSigner(purpose string, secrets []string) (*signer, error) {
 	for i, secret := range secrets {
 		var err error
 		if resolved[i], err = repl.ReplaceOrErr(secret, true, true); err != nil {
-			return nil, fmt.Errorf("key: %w", err)
+			return nil, fmt.Errorf("key: number %d has a placeholder that is not known", i+1)
 		}
 	}
 	return newSigner(purpose, resolved...)

@@ -219,7 +219,7 @@ func (s *siteRules) newSet(rq *request) *decisionSet {
 		set.list = s.dictionary(rq.eval.Decide)
 	}
 	if s.signs {
-		set.chain = s.chain(rq.eval.Decide)
+		set.chain = s.chain(rq)
 	}
 	return set
 }

@@ -95,7 +95,7 @@ func (h *Handler) read(rq *request, r *http.Request, claims []evaluator.Value) {
 			if setCookie != "" && h.Propagate != nil { // the next hop is to see the same person
 				line := stickyCookie + "=" + id
 				if lines := r.Header["Cookie"]; len(lines) > 0 {
-					line = strings.Join(lines, "; ") + "; " + line
+					line += "; " + strings.Join(lines, "; ") // the first one counts
 				}
 				r.Header["Cookie"] = []string{line}
 			}

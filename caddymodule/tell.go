@@ -36,7 +36,7 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 		if set != nil {
 			h.propagate(rq, s, r.Header, set.chain)
 		} else {
-			h.propagate(rq, s, r.Header, s.chain(rq.eval.Decide))
+			h.propagate(rq, s, r.Header, s.chain(rq))
 		}
 	}
 	if h.Vary {
@@ -88,22 +88,28 @@ func (rq *request) tells(header string) bool {
 	return false
 }
 
-// tellAgain tells what flag i is now.
-func (t teller) tellAgain(rq *request, i int, header http.Header) {
+// tellAgain tells what some flags are now, in place of what was told of them before.
+func (t teller) tellAgain(rq *request, flags []int, header http.Header) {
 	name, mode := t.handler.Headers.Name, t.handler.Headers.Mode
-	switch k := slices.Index(t.site.told, i); {
-	case k < 0:
-	case mode == "list":
+	if mode == "list" {
 		header[name] = []string{t.site.dictionary(rq.eval.Decide)}
-	default:
+	}
+	for _, i := range flags {
+		k := slices.Index(t.site.told, i)
+		if k < 0 || mode == "list" {
+			continue
+		}
 		if variant := rq.eval.Decide(i).Variant; variant != evaluator.Off || mode == "each" {
 			header[t.site.names[k]] = []string{variant}
 		} else {
 			delete(header, t.site.names[k])
 		}
 	}
-	if t.handler.Propagate != nil {
-		t.handler.propagate(rq, t.site, header, t.site.chain(rq.eval.Decide))
+	switch {
+	case t.handler.Propagate != nil:
+		t.handler.propagate(rq, t.site, header, t.site.chain(rq))
+	case t.handler.Trust != nil:
+		delete(header, decisionsHeader) // it says something else
 	}
 }
 
@@ -135,7 +141,7 @@ func (rq *request) followWatched(s *siteRules) {
 
 // enter has the guards of the bulk follow the request.
 func (rq *request) enter(s *siteRules) {
-	if s.log == nil {
+	if s.log == nil || rq.exempt {
 		return
 	}
 	if user := cmp.Or(rq.ctx.TargetingKey(), rq.trustedUser); user != "" { // without, no split has decided

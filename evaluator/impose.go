@@ -3,9 +3,16 @@ package evaluator
 import "slices"
 
 // Impose has the evaluation give d for flag number i from here on, whatever the
-// cascade says: somebody outside has decided. Flags that depend on i and were not
-// decided before follow it.
+// cascade says: somebody outside has decided. Flags that depend on i, and the others
+// of its exclusive group where d turns it on, follow if they were not decided before.
 func (e *Evaluation) Impose(i int, d *Decision) {
+	if g := e.rules.flags[i].group; g >= 0 && d.Enabled {
+		known := e.room()
+		if len(known.winners) == 0 {
+			known.winners = append(known.winners, make([]int32, len(e.rules.groups))...)
+		}
+		known.winners[g] = int32(i) + 1
+	}
 	if e.wide != nil && len(e.wide.all) > 0 {
 		e.wide.all[i] = d
 		return
