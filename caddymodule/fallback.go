@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,8 +55,8 @@ type Fallback struct {
 	// Budget bounds what the canary's failures add to the load of `off`.
 	Budget *FallbackBudget `json:"budget,omitempty"`
 
-	// On are the statuses that mean failure; below 10 a class of them. Default: 5,
-	// which is 5xx.
+	// On are the statuses that mean failure, and count as one against the canary;
+	// below 10 a class of them. Default: 5, which is 5xx.
 	On []int `json:"on,omitempty"`
 
 	// After is how long the canary may take to begin its answer, from when it has
@@ -90,6 +91,9 @@ const fallbackHeader = "X-Feature-Fallback"
 
 func (f *Fallback) provision(app *App, flag string) error {
 	f.app, f.flag = app, flag
+	for i := range f.Methods {
+		f.Methods[i] = strings.ToUpper(f.Methods[i])
+	}
 	if len(f.Methods) == 0 {
 		f.Methods = []string{http.MethodGet, http.MethodHead, http.MethodOptions}
 	}
@@ -185,6 +189,7 @@ func (f *Fallback) serve(rq *request, flag int, w http.ResponseWriter, r *http.R
 		return err
 	}
 	rq.failed(flag, a.status)
+	rq.original.close() // placeholders change hands
 	before.restore(w, r, a.again, a.ctx)
 	rq.fallBack(flag, r)
 	return off.ServeHTTP(w, r)
@@ -200,11 +205,9 @@ func (rq *request) failed(i, status int) {
 	}
 	now := time.Now()
 	x.outcome = &monitors.Outcome{
-		Class: classOf(status), Status: status, Duration: now.Sub(rq.arrival),
+		Class: monitors.Failed, Status: status, Duration: now.Sub(rq.arrival),
 	}
-	if x.outcome.Class.IsError() {
-		x.outcome.RequestID, x.outcome.Error = rq.id(), "status "+strconv.Itoa(status)+", answered by off"
-	}
+	x.outcome.RequestID, x.outcome.Error = rq.id(), "status "+strconv.Itoa(status)+", answered by off"
 	rq.verdict(x, x.End(now, x.outcome))
 }
 

@@ -259,6 +259,9 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 		h.app.quiet.warn(rq.arrival, "second", "override and trust count in a site's first feature_flags handler only")
 	}
 	h.tell(rq, site, r)
+	if h.Override != nil {
+		rq.varyOn("Cookie")
+	}
 	if rq.fallback != "" {
 		r.Header[fallbackHeader] = []string{rq.fallback} // it was ours
 	}

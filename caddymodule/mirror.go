@@ -34,7 +34,8 @@ type Mirror struct {
 	// Ratio of the requests that are copied, above 0, at most 1.
 	Ratio float64 `json:"ratio"`
 
-	// Timeout of a copy. Default: 5s.
+	// Timeout of a copy. Its handlers must heed the request's context, as reverse_proxy
+	// does (not so its transport fastcgi). Default: 5s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// Concurrency is how many copies may be under way. Default: 20.
@@ -144,7 +145,8 @@ func (m *Mirror) send(rq *request, flag int, r *http.Request, on caddyhttp.Handl
 	defer m.app.survive("copying a request")
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	ctx, cancel := context.WithTimeout(m.ctx, time.Duration(m.Timeout))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Duration(m.Timeout))
+	context.AfterFunc(m.ctx, cancel)
 	c := r.Clone(ctx)
 	c.Body = http.NoBody
 	v := &witness{begun: pair.at, hash: m.hash()}
@@ -245,6 +247,9 @@ func (v *witness) WriteHeader(status int) {
 func (v *witness) Write(p []byte) (int, error) {
 	v.begin(http.StatusOK)
 	n, err := v.ResponseWriterWrapper.Write(p)
+	if v.status == http.StatusNoContent || v.status == http.StatusNotModified {
+		return n, err // there is no body, whatever is written
+	}
 	v.size += int64(n)
 	if v.hash != nil {
 		_, _ = v.hash.Write(p[:n])
@@ -296,10 +301,34 @@ func (n nowhere) ReadFrom(r io.Reader) (int64, error) { return io.Copy(io.Discar
 // FlushError is what http.ResponseController asks for.
 func (n nowhere) FlushError() error { return nil }
 
+// gate lets copies look at what is their original's, until it is closed. A nil gate
+// has no copies.
+type gate struct {
+	mu     sync.RWMutex
+	closed bool
+}
+
+func (g *gate) while(f func()) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if !g.closed {
+		f()
+	}
+}
+
+func (g *gate) close() {
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+}
+
 // copyFor is the record of a copy with flag i on: the same context, and an exposure
 // of nothing.
 func (rq *request) copyFor(i int, c *http.Request, repl *caddy.Replacer) *request {
-	out := &request{app: rq.app, rules: rq.rules, arrival: rq.arrival, site: rq.site, done: true, copied: true, trustedUser: rq.trustedUser, repl: repl}
+	out := &request{app: rq.app, rules: rq.rules, arrival: rq.arrival, site: rq.site, done: true, copied: true, exempt: true, trustedUser: rq.trustedUser, repl: repl}
 	out.ctx = rq.ctx.Clone()
 	out.eval.Reset(rq.rules.Ruleset, &out.ctx, rq.arrival)
 	out.impose(i, out.eval.WhenOn(i))
@@ -308,12 +337,15 @@ func (rq *request) copyFor(i int, c *http.Request, repl *caddy.Replacer) *reques
 	if rq.repl != nil {
 		// What was matched and verified before is in the original's static part,
 		// which may be read while the original goes on; its providers may grow.
-		before := *rq.repl
-		repl.Map(func(key string) (any, bool) {
+		if rq.original == nil {
+			rq.original = new(gate)
+		}
+		before, original := *rq.repl, rq.original
+		repl.Map(func(key string) (value any, known bool) {
 			if _, ok := cutAny(key, "http.regexp.", "http.auth.", "http.matchers."); ok {
-				return before.Get(key)
+				original.while(func() { value, known = before.Get(key) })
 			}
-			return nil, false
+			return value, known
 		})
 	}
 	for _, o := range rq.imposed {

@@ -23,9 +23,10 @@ import (
 type observer struct {
 	caddyhttp.ResponseWriterWrapper
 	rq      *request
-	pinned  *pinning // what a good answer is to be marked with; nil: nothing
-	attempt *attempt // whose answer it watches; nil: none
-	only    int      // the flag it watches for; -1: all that no route watches for
+	fails   func(status int) bool // which answers mean failure beside 5xx; nil: none
+	pinned  *pinning              // what a good answer is to be marked with; nil: nothing
+	attempt *attempt              // whose answer it watches; nil: none
+	only    int                   // the flag it watches for; -1: all that no route watches for
 	grpc    bool
 	counted bool
 	result  monitors.Outcome // as far as it is known
@@ -156,10 +157,17 @@ func (o *observer) count(now time.Time) {
 	o.each(func(x *exposure) {
 		if x.outcome == nil {
 			x.outcome = &o.result
-			if x.matched && !o.result.Class.IsError() && o.result.Class != monitors.ClientGone {
-				failed := o.result
-				failed.Class, failed.RequestID, failed.Error = monitors.FailedInside, o.rq.id(), "status "+strconv.Itoa(failed.Status)+", by guard.errors.match"
-				x.outcome = &failed
+			why := ""
+			switch {
+			case x.matched:
+				why = ", by guard.errors.match"
+			case o.fails != nil && o.fails(o.result.Status):
+				why = ", by `on` of its fallback"
+			}
+			if why != "" && !o.result.Class.IsError() && o.result.Class != monitors.ClientGone {
+				bad := o.result
+				bad.Class, bad.RequestID, bad.Error = monitors.FailedInside, o.rq.id(), "status "+strconv.Itoa(bad.Status)+why
+				x.outcome = &bad
 			}
 			o.rq.verdict(x, x.End(now, x.outcome))
 		}

@@ -40,6 +40,7 @@ type request struct {
 	fallback string    // the flag whose canary has failed and whose off answers; "" none
 	imposed  []imposed // decisions that somebody else has made
 
+	original    *gate  // what copies of it look at; nil: there are none
 	chained     bool   // what clients say in the place of earlier hops is removed
 	exempt      bool   // of a tester: it speaks for and against no flag
 	tester      string // the link by which a tester has chosen a variant; "" nobody has

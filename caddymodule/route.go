@@ -123,14 +123,17 @@ func (rt *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	if alone {
 		rq.mark(rq.header)
 		if pinned != nil && !rescued {
-			way = rq.watchedFor(i, way, pinned)
+			plain := way
+			way = caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+				return rq.routed(i, w, r, plain, pinned, nil)
+			})
 		}
 		return rq.watched(w, r, way)
 	}
 	if i < 0 || rescued {
 		return way.ServeHTTP(w, r)
 	}
-	return rq.routed(i, w, r, way, pinned)
+	return rq.routed(i, w, r, way, pinned, nil)
 }
 
 // strip removes what clients say in headers that are ours, but not what we have said
@@ -146,7 +149,9 @@ func (rt *Route) strip(rq *request, r *http.Request) {
 
 // rescued has the canary's way answer, and off where that fails.
 func (rt *Route) rescued(rq *request, i int, canary, next caddyhttp.Handler, pinned *pinning) caddyhttp.Handler {
-	watched := rq.watchedFor(i, canary, pinned)
+	watched := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return rq.routed(i, w, r, canary, pinned, rt.Fallback.fails)
+	})
 	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		return rt.Fallback.serve(rq, i, w, r, watched, rt.Off.Compile(next))
 	})
@@ -166,16 +171,9 @@ func (rt *Route) mirrored(rq *request, i int, off, next caddyhttp.Handler) caddy
 	})
 }
 
-// watchedFor is routed as a handler.
-func (rq *request) watchedFor(i int, way caddyhttp.Handler, pinned *pinning) caddyhttp.Handler {
-	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		return rq.routed(i, w, r, way, pinned)
-	})
-}
-
 // routed has a way answer that flag i has chosen, and counts for the flag what that
 // comes to.
-func (rq *request) routed(i int, w http.ResponseWriter, r *http.Request, way caddyhttp.Handler, pinned *pinning) error {
+func (rq *request) routed(i int, w http.ResponseWriter, r *http.Request, way caddyhttp.Handler, pinned *pinning, fails func(status int) bool) error {
 	if rq.done {
 		return way.ServeHTTP(w, r)
 	}
@@ -184,7 +182,7 @@ func (rq *request) routed(i int, w http.ResponseWriter, r *http.Request, way cad
 		return way.ServeHTTP(w, r) // the same flag further out tells the outcome
 	}
 	x.routed = true
-	o := &observer{rq: rq, only: i, pinned: pinned}
+	o := &observer{rq: rq, only: i, pinned: pinned, fails: fails}
 	o.attempt, _ = w.(*attempt)
 	o.ResponseWriter = w
 	return o.serve(r, way)

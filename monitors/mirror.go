@@ -82,7 +82,7 @@ func (m *Mirror) Compare(p MirrorPair) MirrorResult {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.results[result]++
-	if p.Request.Status != 0 && p.Copy.Status != 0 {
+	if p.Request.Error == "" && p.Copy.Error == "" {
 		m.past[0].add(p.Request.FirstByte)
 		m.past[1].add(p.Copy.FirstByte)
 	}

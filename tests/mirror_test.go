@@ -346,3 +346,56 @@ func TestMirrorChangesNoByte(t *testing.T) {
 		t.Errorf("without\n%.300s\nwith\n%.300s", answers[0], answers[1])
 	}
 }
+
+// A copy while its original falls back: placeholders of the one change hands while the
+// other still looks at them.
+func TestMirrorBesideAFallback(t *testing.T) {
+	on := keep(t, "new", nil)
+	c := serve(t, site+`
+	feature_flags
+	@numbered path_regexp n ^/(\d+)
+	vars @numbered number {re.n.1}
+	feature_route new_ui {
+		on {
+			reverse_proxy NEW {
+				header_up X-Number {re.n.1}
+				header_up X-Port {http.request.local.port}
+			}
+		}
+		off {
+			feature_route other {
+				on {
+					error 500
+				}
+				off {
+					respond "old {re.n.1}"
+				}
+				fallback {
+					budget 100% 1000
+				}
+			}
+		}
+		mirror 100%
+	}
+}`, `{"new_ui": {"active": true, "percentage_rollout": 0}, "other": {"active": true, "guard": false}}`, map[string]string{"NEW": host(on.Server)})
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for i := range 50 {
+				if r, err := try(fmt.Sprintf("%s/%d", c.url(0), i)); err != nil || r.body != fmt.Sprintf("old %d", i) {
+					t.Errorf("%q, %v", r.body, err)
+				}
+			}
+		})
+	}
+	asking.Wait()
+	results, _ := c.mirrorResults(200)
+	if results["same"]+results["dropped"] != 200 {
+		t.Errorf("%v", results)
+	}
+	for _, a := range on.all() {
+		if a.header.Get("X-Port") == "" {
+			t.Fatalf("%s %v", a.uri, a.header)
+		}
+	}
+}
