@@ -477,3 +477,30 @@ func TestRolloutKilledInAReset(t *testing.T) {
 		t.Errorf("%g %%, want the first step", app.share())
 	}
 }
+
+// A ramp takes as long as it says while all goes well.
+func TestRolloutRamp(t *testing.T) {
+	e := testEngine(t, "")
+	app := inCharge(t, e, `{"f": {"active": true, "guard": {"latency": {"warm_up": "0s"}}, "rollout": {"over": "10m"}}}`)
+	now := time.Now()
+	begun, last := now, app.share()
+	for i := 0; app.share() < 100; i++ {
+		now = now.Add(500 * time.Millisecond)
+		if now.Sub(begun) > 13*time.Minute {
+			t.Fatalf("%g %% after %s", app.share(), now.Sub(begun))
+		}
+		for k := range 20 { // as the split deals them
+			user := 20*i + k
+			q := e.monitor("f").Enter(now, app.rules.monitors[0].epoch.Load(), float64(user*61%100) < app.share(), uint64(user+1))
+			q.End(now, &monitors.Outcome{Class: monitors.OK, Answered: true})
+		}
+		e.tickAll(now)
+		if app.share() < last {
+			t.Fatalf("from %g to %g %%", last, app.share())
+		}
+		last = app.share()
+	}
+	if took := now.Sub(begun); took < 9*time.Minute {
+		t.Errorf("at 100 %% after %s", took)
+	}
+}

@@ -93,6 +93,7 @@ func TestMetrics(t *testing.T) {
 		"requests_total": {"code", "cohort", "flag", "outcome", "reason", "variant"}, "first_byte_seconds": {"cohort", "flag", "variant"},
 		"tripped": {"flag"}, "percentage": {"flag"}, "degraded": {"what"}, "events_total": {"event"}, "tokens_refused_total": {"cause"}, "panics_total": nil,
 		"guard_log_e": {"flag", "test"}, "guard_trip_at": {"flag"}, "guard_held": {"flag"}, "guard_users": {"cohort", "flag"}, "guard_judged": {"cohort", "flag"},
+		"fallbacks_total": {"flag", "result"}, "decisions_refused_total": {"cause"}, "mirror_total": {"flag", "result"}, "mirror_first_byte_seconds": {"flag", "of", "quantile"},
 	}
 	name := regexp.MustCompile(`^caddy_feature_flags_([a-z_]+?)(_bucket|_sum|_count)?(\{|$)`)
 	label := regexp.MustCompile(`([a-z_]+)="`)
