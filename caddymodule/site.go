@@ -181,7 +181,7 @@ func (s *siteRules) decideAll(rq *request) *decisionSet {
 	if s.sets == nil {
 		return nil
 	}
-	if len(rq.imposed) > 0 {
+	if len(rq.imposed) > 0 || rq.exempt {
 		return s.newSet(rq) // nobody else's
 	}
 	var room [512]byte
