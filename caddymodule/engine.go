@@ -551,7 +551,7 @@ func (e *engine) states(program *evaluator.Program) map[string]evaluator.State {
 		}
 		s := evaluator.State{Override: evaluator.Override(f.Override.Kind), Share: e.shareOf(def)}
 		if f.Tripped() {
-			s.Tripped = f.Trips[len(f.Trips)-1].Test
+			s.Tripped = f.LastTrip().Test
 			if p := e.guardOf(name).Probe; p.of(f) {
 				share := p.Share
 				if s.Share != nil {

@@ -62,7 +62,7 @@ type probe struct {
 // of tells whether the flag is on probation: it was not tripped again since. It
 // compares names, as clocks may jump.
 func (p *probe) of(s state.FlagState) bool {
-	return p != nil && s.Tripped() && s.Trips[len(s.Trips)-1].ID == p.Trip
+	return p != nil && s.Tripped() && s.LastTrip().ID == p.Trip
 }
 
 // mend puts right what a process left that ended between the record of a trip, or
@@ -100,13 +100,14 @@ func (e *engine) keptOf(flag string) *progress {
 	p := e.kept[flag]
 	if p == nil {
 		p = new(progress)
-		if data := e.store.Flag(flag).Progress.Data; data != nil {
+		s := e.store.Flag(flag)
+		if data := s.Progress.Data; data != nil {
 			if json.Unmarshal(data, p) != nil {
 				*p = progress{} // of another version
 			}
 		}
-		p.revision = e.store.Flag(flag).Progress.Revision
-		p.Guard.mend(e.store.Flag(flag))
+		p.revision = s.Progress.Revision
+		p.Guard.mend(s)
 		e.kept[flag] = p
 	}
 	return p
@@ -154,12 +155,15 @@ func (e *engine) readAgain() {
 
 // keepGuard changes what is kept of a flag's guard.
 func (e *engine) keepGuard(now time.Time, flag string, change func(*guardProgress)) {
-	e.keep(now, flag, func(p *progress) {
-		if p.Guard == nil {
-			p.Guard = new(guardProgress)
-		}
-		change(p.Guard)
-	})
+	e.keep(now, flag, func(p *progress) { change(p.guard()) })
+}
+
+// guard is what is kept of the flag's guard, made where there is nothing yet.
+func (p *progress) guard() *guardProgress {
+	if p.Guard == nil {
+		p.Guard = new(guardProgress)
+	}
+	return p.Guard
 }
 
 // guardKey stands for a definition and the percentage in force.
@@ -243,7 +247,7 @@ func resumeGuard(p *progress, def *evaluator.Flag, s state.FlagState) (lost bool
 		p.Guard = &guardProgress{Trial: 1}
 	}
 	if g := p.Guard; g.Probe == nil && g.Retry == nil {
-		retry := s.Trips[len(s.Trips)-1].At.Add(coolDownAfter(def.Guard.CoolDown, g.Failures))
+		retry := s.LastTrip().At.Add(coolDownAfter(def.Guard.CoolDown, g.Failures))
 		g.Retry = &retry
 	}
 	return lost
@@ -311,8 +315,10 @@ func (e *engine) spend(now time.Time, l listener, flag string) {
 			coolDown = def.Guard.CoolDown
 		}
 	}
-	e.keep(now, flag, func(kept *progress) { kept.Tripped = &now })
-	e.keepGuard(now, flag, func(p *guardProgress) {
+	e.keep(now, flag, func(kept *progress) {
+		kept.Tripped = &now
+		e.bakeAgain(flag, kept)
+		p := kept.guard()
 		p.Trial++
 		p.Running, p.Evidence = false, nil
 		p.Failures++
@@ -325,7 +331,6 @@ func (e *engine) spend(now time.Time, l listener, flag string) {
 			p.Retry = &retry
 		}
 	})
-	e.againRollout(now, flag)
 }
 
 // lastTrip returns when a flag last tripped, zero for never.
@@ -333,7 +338,7 @@ func (e *engine) lastTrip(flag string) (at time.Time) {
 	s := e.store.Flag(flag)
 	switch {
 	case s.Tripped():
-		return s.Trips[len(s.Trips)-1].At
+		return s.LastTrip().At
 	case s.Progress.Data == nil:
 		return at
 	}
@@ -425,8 +430,11 @@ func (e *engine) recovered(now time.Time, m *monitors.Flag, g *monitors.Guard) {
 	reason := fmt.Sprintf("recovered: %d of %d canary requests failed while half-open, against %d of %d of the control; that it is no worse is a hundred times likelier than chance",
 		s.Canary.Bad, s.Canary.Requests, s.Control.Bad, s.Control.Requests)
 	e.store.Reset(now, m.Name(), "guard", reason)
-	e.keepGuard(now, m.Name(), func(p *guardProgress) { *p = guardProgress{Trial: p.Trial + 1, Failures: p.Failures, Recovered: &now} })
-	e.againRollout(now, m.Name())
+	e.keep(now, m.Name(), func(kept *progress) {
+		e.bakeAgain(m.Name(), kept)
+		p := kept.guard()
+		*p = guardProgress{Trial: p.Trial + 1, Failures: p.Failures, Recovered: &now}
+	})
 	m.Arm(now)
 	e.stateChanged()
 	e.tell(news{Event: eventReset, At: now, Flag: m.Name(), By: "guard", Reason: reason})

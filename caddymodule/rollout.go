@@ -364,12 +364,10 @@ func (e *engine) canaryCame(name string, c *climb) int64 {
 	return came
 }
 
-// againRollout has a step bake anew after a trip, and undoes one that is not in force
-// yet.
-func (e *engine) againRollout(now time.Time, name string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	g := e.keptOf(name).Rollout
+// bakeAgain has a step bake anew after a trip, and undoes one that is not in force yet,
+// in what is to be kept of the flag. The caller must hold mu.
+func (e *engine) bakeAgain(name string, kept *progress) {
+	g := kept.Rollout
 	if g == nil {
 		return
 	}
@@ -377,7 +375,6 @@ func (e *engine) againRollout(now time.Time, name string) {
 		*g, c.move = c.move.before, nil
 	}
 	g.Again()
-	e.write(now, name)
 }
 
 // dropRollout has a rollout begin anew, and a percentage that a person has set be

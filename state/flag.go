@@ -15,6 +15,11 @@ func (f FlagState) Tripped() bool {
 	return len(f.Trips) > 0
 }
 
+// LastTrip returns the newest open trip; the flag must be tripped.
+func (f FlagState) LastTrip() Trip {
+	return f.Trips[len(f.Trips)-1]
+}
+
 // Zero tells whether nothing is in force for the flag.
 func (f FlagState) Zero() bool {
 	return len(f.Trips) == 0 && f.Override.Kind == Cleared && f.Progress.Data == nil
