@@ -215,6 +215,13 @@ type order struct {
 	By     string `json:"by"`
 }
 
+func (o order) check() error {
+	if len(o.By) > 256 || len(o.Reason) > 4096 {
+		return problem(http.StatusBadRequest, "by: at most 256 bytes, reason: at most 4096")
+	}
+	return nil
+}
+
 // change does what an operator orders, and answers with the flag as it is then.
 func (a *App) change(w http.ResponseWriter, r *http.Request, do func(flag string, o order) error) error {
 	var o order
@@ -231,8 +238,8 @@ func (a *App) changeWith(w http.ResponseWriter, r *http.Request, body any, said 
 		return err
 	}
 	o := *said()
-	if len(o.By) > 256 || len(o.Reason) > 4096 {
-		return problem(http.StatusBadRequest, "by: at most 256 bytes, reason: at most 4096")
+	if err := o.check(); err != nil {
+		return err
 	}
 	o.By = cmp.Or(o.By, "api")
 	unsaved := do(r.PathValue("name"), o)

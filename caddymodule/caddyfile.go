@@ -1,9 +1,12 @@
 package caddymodule
 
 import (
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 )
@@ -37,6 +40,27 @@ func some(d *caddyfile.Dispenser, option, want string, into *[]string) error {
 	}
 	*into = append(*into, args...)
 	return noBlock(d, option)
+}
+
+// timeLimit reads a duration above 0 as an option's only argument.
+func timeLimit(d *caddyfile.Dispenser, option, example string, into *caddy.Duration) error {
+	var text string
+	if err := one(d, option, "a duration as "+example, &text); err != nil {
+		return err
+	}
+	limit, err := caddy.ParseDuration(text)
+	if err != nil || limit <= 0 {
+		return d.Errf("%s: want a duration above 0 as %s, got %q", option, example, text)
+	}
+	*into = caddy.Duration(limit)
+	return nil
+}
+
+// percentage reads 12.5% as 0.125; ok is false for what is none, or negative.
+func percentage(text string) (ratio float64, ok bool) {
+	number, isPercent := strings.CutSuffix(text, "%")
+	ratio, err := strconv.ParseFloat(number, 64)
+	return ratio / 100, isPercent && err == nil && ratio >= 0 && !math.IsInf(ratio, 0)
 }
 
 // noBlock refuses a block behind an option that has none.

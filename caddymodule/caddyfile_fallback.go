@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/dustin/go-humanize"
 )
@@ -26,35 +25,24 @@ func parseFallback(d *caddyfile.Dispenser) (*Fallback, error) {
 			return nil, d.Errf("fallback: %s: is given twice", option)
 		}
 		seen[option] = true
-		args := d.RemainingArgs()
-		if err := noBlock(d, option); err != nil {
-			return nil, err
-		}
 		var err error
 		switch option {
 		case "methods":
 			if f.All {
 				return nil, d.Err("fallback: methods: `all` already says that any may be sent again")
 			}
-			f.Methods, err = args, someArgs(d, option, "one or more methods", args)
-			for i := range args {
-				args[i] = strings.ToUpper(args[i])
+			err = some(d, "fallback: methods", "one or more methods", &f.Methods)
+			for i := range f.Methods {
+				f.Methods[i] = strings.ToUpper(f.Methods[i])
 			}
 		case "body":
-			f.Body, err = fallbackBody(d, args)
+			f.Body, err = fallbackBody(d)
 		case "budget":
-			f.Budget, err = fallbackBudget(d, args)
+			f.Budget, err = fallbackBudget(d)
 		case "on":
-			f.On, err = statuses(d, args)
+			f.On, err = statuses(d)
 		case "after":
-			if len(args) != 1 {
-				return nil, d.Errf("fallback: after: want a duration as 2s, got %d arguments", len(args))
-			}
-			after, bad := caddy.ParseDuration(args[0])
-			if bad != nil || after <= 0 {
-				return nil, d.Errf("fallback: after: want a duration above 0 as 2s, got %q", args[0])
-			}
-			f.After = caddy.Duration(after)
+			err = timeLimit(d, "fallback: after", "2s", &f.After)
 		default:
 			return nil, unknownOption(d, "fallback", option, "methods", "body", "budget", "on", "after")
 		}
@@ -65,47 +53,45 @@ func parseFallback(d *caddyfile.Dispenser) (*Fallback, error) {
 	return f, nil
 }
 
-func someArgs(d *caddyfile.Dispenser, option, want string, args []string) error {
-	if len(args) == 0 {
-		return d.Errf("fallback: %s: want %s", option, want)
-	}
-	return nil
-}
-
-func fallbackBody(d *caddyfile.Dispenser, args []string) (int64, error) {
+func fallbackBody(d *caddyfile.Dispenser) (int64, error) {
+	args := d.RemainingArgs()
 	if len(args) == 1 && args[0] == "off" {
-		return -1, nil
+		return -1, noBlock(d, "fallback: body")
 	}
 	if len(args) == 1 {
 		if n, err := humanize.ParseBytes(args[0]); err == nil && n >= 1 && n <= mostBody {
-			return int64(n), nil
+			return int64(n), noBlock(d, "fallback: body")
 		}
 	}
 	return 0, d.Errf("fallback: body: want a size from 1B to 16MiB as 64KiB, or off, got %q", strings.Join(args, " "))
 }
 
-func fallbackBudget(d *caddyfile.Dispenser, args []string) (*FallbackBudget, error) {
+func fallbackBudget(d *caddyfile.Dispenser) (*FallbackBudget, error) {
 	const want = "fallback: budget: want a percentage of the requests that go to off by themselves, and perhaps how many more a second, as 20%% 10; got %q"
+	args := d.RemainingArgs()
 	if len(args) < 1 || len(args) > 2 {
 		return nil, d.Errf(want, strings.Join(args, " "))
 	}
-	b := &FallbackBudget{PerSecond: 10}
-	text, isPercent := strings.CutSuffix(args[0], "%")
-	ratio, err := strconv.ParseFloat(text, 64)
-	if !isPercent || err != nil || !(ratio >= 0) || math.IsInf(ratio, 0) {
+	ratio, ok := percentage(args[0])
+	if !ok {
 		return nil, d.Errf(want, strings.Join(args, " "))
 	}
-	b.Ratio = ratio / 100
+	b := &FallbackBudget{Ratio: ratio, PerSecond: 10}
 	if len(args) == 2 {
+		var err error
 		if b.PerSecond, err = strconv.ParseFloat(args[1], 64); err != nil || !(b.PerSecond >= 0) || math.IsInf(b.PerSecond, 0) {
 			return nil, d.Errf(want, strings.Join(args, " "))
 		}
 	}
-	return b, nil
+	return b, noBlock(d, "fallback: budget")
 }
 
 // statuses reads 502 or 5xx.
-func statuses(d *caddyfile.Dispenser, args []string) (out []int, err error) {
+func statuses(d *caddyfile.Dispenser) (out []int, err error) {
+	var args []string
+	if err := some(d, "fallback: on", "one or more statuses as 5xx or 502", &args); err != nil {
+		return nil, err
+	}
 	for _, arg := range args {
 		n, err := strconv.Atoi(strings.TrimSuffix(arg, "xx"))
 		if short := strings.HasSuffix(arg, "xx"); err != nil || short && n != 4 && n != 5 || !short && (n < 400 || n > 599) {
@@ -113,5 +99,5 @@ func statuses(d *caddyfile.Dispenser, args []string) (out []int, err error) {
 		}
 		out = append(out, n)
 	}
-	return out, someArgs(d, "on", "one or more statuses as 5xx or 502", args)
+	return out, nil
 }

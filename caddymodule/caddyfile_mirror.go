@@ -1,10 +1,8 @@
 package caddymodule
 
 import (
-	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
@@ -15,12 +13,11 @@ func parseMirror(d *caddyfile.Dispenser) (*Mirror, error) {
 	if len(args) != 1 {
 		return nil, d.Errf("mirror: want a percentage of the requests as 5%%, got %q", strings.Join(args, " "))
 	}
-	text, isPercent := strings.CutSuffix(args[0], "%")
-	percentage, err := strconv.ParseFloat(text, 64)
-	if !isPercent || err != nil || !(percentage > 0 && percentage <= 100) {
+	ratio, ok := percentage(args[0])
+	if !ok || ratio == 0 || ratio > 1 {
 		return nil, d.Errf("mirror: want a percentage above 0%%, at most 100%%, got %q", args[0])
 	}
-	m.Ratio = percentage / 100
+	m.Ratio = ratio
 	seen := map[string]bool{}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		option := d.Val()
@@ -30,15 +27,9 @@ func parseMirror(d *caddyfile.Dispenser) (*Mirror, error) {
 		seen[option] = true
 		switch option {
 		case "timeout":
-			var text string
-			if err := one(d, "mirror: timeout", "a duration as 5s", &text); err != nil {
+			if err := timeLimit(d, "mirror: timeout", "5s", &m.Timeout); err != nil {
 				return nil, err
 			}
-			timeout, err := caddy.ParseDuration(text)
-			if err != nil || timeout <= 0 {
-				return nil, d.Errf("mirror: timeout: want a duration above 0 as 5s, got %q", text)
-			}
-			m.Timeout = caddy.Duration(timeout)
 		case "concurrency":
 			if err := countOption(d, "mirror: concurrency", &m.Concurrency); err != nil {
 				return nil, err

@@ -70,6 +70,10 @@ func buildCommand(root *cobra.Command) {
 	}
 	add("list", "Lists all flags", cobra.NoArgs, runList)
 	add("show <flag>", "Shows a flag: definition, state, figures, open trips", cobra.ExactArgs(1), runShow)
+	audited := func(c *cobra.Command) {
+		c.Flags().String("reason", "", "Why, for the audit log")
+		c.Flags().String("by", "", "Who, for the audit log (default: the user's name here)")
+	}
 	for _, order := range []struct{ name, short string }{
 		{"enable", "Turns a flag on as if it were active; its targeting stays in force"},
 		{"disable", "Turns a flag off for everyone, at once"},
@@ -78,19 +82,16 @@ func buildCommand(root *cobra.Command) {
 		c := add(order.name+" <flag>", order.short, cobra.ExactArgs(1), func(c *cobra.Command, args []string) error {
 			return runOrder(c, order.name, args[0])
 		})
-		c.Flags().String("reason", "", "Why, for the audit log")
-		c.Flags().String("by", "", "Who, for the audit log (default: the user's name here)")
+		audited(c)
 	}
 	steer := add("rollout <flag> pause|resume|promote|abort|<percentage>", "Steers a flag's rollout, or sets its percentage", cobra.ExactArgs(2), runRollout)
-	steer.Flags().String("reason", "", "Why, for the audit log")
-	steer.Flags().String("by", "", "Who, for the audit log (default: the user's name here)")
+	audited(steer)
 	link := add("override-link <url> <flag>=<variant>...", "Makes a signed link that shows a tester a variant", cobra.MinimumNArgs(2), runOverrideLink)
 	link.Flags().String("for", "8h", "How long it holds, up to 30d")
 	link.Flags().Bool("force", false, "Also where the flag has tripped or is disabled")
 	link.Flags().Bool("cookie", false, "Print the cookie, for clients that follow no links")
 	link.Flags().String("key-env", "", "Sign here, with the key in this environment variable, instead of the running Caddy")
-	link.Flags().String("reason", "", "Why, for the audit log")
-	link.Flags().String("by", "", "Who, for the audit log (default: the user's name here)")
+	audited(link)
 	evaluate := add("evaluate [flag...]", "Decides flags for a context and explains how", cobra.ArbitraryArgs, runEvaluate)
 	evaluate.Flags().String("flags", "", "A features file to decide by, instead of the running Caddy")
 	evaluate.Flags().String("contexts", "", "A file with one {context, environment, at} a line ('-': standard input); prints one line of decisions for each")

@@ -252,8 +252,8 @@ func (a *App) serveOverrideLink(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(w, r, &q); err != nil {
 		return err
 	}
-	if len(q.By) > 256 || len(q.Reason) > 4096 {
-		return problem(http.StatusBadRequest, "by: at most 256 bytes, reason: at most 4096")
+	if err := (order{q.Reason, q.By}).check(); err != nil {
+		return err
 	}
 	rs := a.rules.Load()
 	for flag, variant := range q.Flags {
@@ -272,12 +272,12 @@ func (a *App) serveOverrideLink(w http.ResponseWriter, r *http.Request) error {
 		return problem(http.StatusConflict, "sites have different keys for `override`: say which one by --key-env")
 	}
 	now := time.Now()
-	reply1, err := makeLink(a.overrides[0], q, now)
+	made, err := makeLink(a.overrides[0], q, now)
 	if err != nil {
 		return problem(http.StatusBadRequest, "%v", err)
 	}
 	for _, flag := range sortedKeys(q.Flags) {
-		a.engine.store.Note(now, state.AuditEntry{Action: "override_link", Flag: flag, By: q.By, Reason: strings.TrimPrefix(q.Reason+"; "+q.Flags[flag]+" by link "+reply1.ID+" until "+reply1.Expires.Format(time.RFC3339), "; ")})
+		a.engine.store.Note(now, state.AuditEntry{Action: "override_link", Flag: flag, By: q.By, Reason: strings.TrimPrefix(q.Reason+"; "+q.Flags[flag]+" by link "+made.ID+" until "+made.Expires.Format(time.RFC3339), "; ")})
 	}
-	return reply(w, reply1)
+	return reply(w, made)
 }

@@ -382,15 +382,21 @@ func (f *compiled) lists(d *Decision) bool {
 	return f.user != nil && d.Reason == ReasonTargetingMatch && d.Detail == "user"
 }
 
+// winners are what is known of the exclusive groups, see [wide].
+func (e *Evaluation) winners() []int32 {
+	m := e.room()
+	if len(m.winners) == 0 {
+		m.winners = append(m.winners, make([]int32, len(e.rules.groups))...)
+	}
+	return m.winners
+}
+
 // winner finds the one flag of the group that the context gets: one that lists
 // the user before all others, else the first in an order that is hashed for
 // each key, so that members share their common users evenly.
 func (e *Evaluation) winner(g int) int {
-	known := e.room()
-	if len(known.winners) == 0 {
-		known.winners = append(known.winners, make([]int32, len(e.rules.groups))...)
-	}
-	if w := known.winners[g]; w != 0 {
+	known := e.winners()
+	if w := known[g]; w != 0 {
 		return int(w) - 1
 	}
 	trace := e.trace
@@ -410,7 +416,7 @@ func (e *Evaluation) winner(g int) int {
 		}
 	}
 	e.trace = trace
-	known.winners[g] = int32(winner) + 1
+	known[g] = int32(winner) + 1
 	return winner
 }
 

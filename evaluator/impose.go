@@ -7,11 +7,7 @@ import "slices"
 // of its exclusive group where d turns it on, follow if they were not decided before.
 func (e *Evaluation) Impose(i int, d *Decision) {
 	if g := e.rules.flags[i].group; g >= 0 && d.Enabled {
-		known := e.room()
-		if len(known.winners) == 0 {
-			known.winners = append(known.winners, make([]int32, len(e.rules.groups))...)
-		}
-		known.winners[g] = int32(i) + 1
+		e.winners()[g] = int32(i) + 1
 	}
 	if e.wide != nil && len(e.wide.all) > 0 {
 		e.wide.all[i] = d

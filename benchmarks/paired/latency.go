@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -66,12 +65,7 @@ func compareLatency(rounds, cycles int) error {
 				fmt.Printf(" %22s", "")
 				continue
 			}
-			logs := make([]float64, len(seen[i][j]))
-			for k := range logs {
-				logs[k] = math.Log(seen[i][j][k] / seen[0][j][k])
-			}
-			m, half := midmean(logs)
-			fmt.Printf("    %.3f (%.3f–%.3f)", math.Exp(m), math.Exp(m-half), math.Exp(m+half))
+			fmt.Printf("    %s", ratio(seen[i][j], seen[0][j]))
 		}
 		fmt.Printf(" %8s\n", s.figure)
 	}

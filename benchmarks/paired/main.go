@@ -5,7 +5,7 @@
 //	go run ./paired [-rounds 5] [-cycles 200] [-slice 400] [-only "name;name"]
 //	go run ./paired -memory
 //	go run ./paired -profile NAME
-//	go run ./paired -latency [-rounds 5] [-cycles 30]
+//	go run ./paired -latency -rounds 3 -cycles 40
 //
 // The proxy runs alone on one core, the origin and the generator on another.
 // In each cycle every target gets a slice of requests, in random order; the
@@ -102,12 +102,7 @@ func measure(rounds, cycles, slice int, only string) error {
 	for _, r := range chosen {
 		fmt.Printf("%-28s %10.2f %10.1f", r.name, median(r.cpu), median(r.allocs))
 		if i := slices.IndexFunc(chosen, func(b *result) bool { return b.name == r.plain }); i >= 0 {
-			logs := make([]float64, len(r.cpu))
-			for k := range logs {
-				logs[k] = math.Log(r.cpu[k] / chosen[i].cpu[k])
-			}
-			m, half := midmean(logs)
-			fmt.Printf("    %.3f (%.3f–%.3f) %+9.1f %8s", math.Exp(m), math.Exp(m-half), math.Exp(m+half), median(r.allocs)-median(chosen[i].allocs), r.figure)
+			fmt.Printf("    %s %+9.1f %8s", ratio(r.cpu, chosen[i].cpu), median(r.allocs)-median(chosen[i].allocs), r.figure)
 		}
 		fmt.Println()
 	}
@@ -215,6 +210,16 @@ func writeProfile(name string) error {
 			}
 		}
 	}
+}
+
+// ratio writes that of two targets, measured in pairs, with its interval.
+func ratio(v, plain []float64) string {
+	logs := make([]float64, len(v))
+	for k := range logs {
+		logs[k] = math.Log(v[k] / plain[k])
+	}
+	m, half := midmean(logs)
+	return fmt.Sprintf("%.3f (%.3f–%.3f)", math.Exp(m), math.Exp(m-half), math.Exp(m+half))
 }
 
 func median(v []float64) float64 {
