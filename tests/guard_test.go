@@ -238,6 +238,7 @@ func TestGuardEndToEnd(t *testing.T) {
 				t.Errorf("tripped %v after the onset and after %d failures, want about %v and %d at most", after, failures[s.flag], s.within, s.failures)
 			}
 			if _, told := held.Load(s.flag + s.holds); s.holds != "" && !told {
+				held.Range(func(k, _ any) bool { t.Logf("held: %s", k); return true })
 				t.Errorf("it was never held because %q", s.holds)
 			}
 		})
