@@ -168,6 +168,15 @@ const (
 	chainUser      = "user"
 )
 
+// whatToDo says what ends the refusals of each cause, where nobody forges.
+var whatToDo = map[string]string{
+	chainMalformed: "some hop in between changes or doubles the header " + decisionsHeader,
+	chainLarge:     "propagate fewer flags: `propagate … { flags … }`",
+	chainForged:    "compare the keys of `propagate` and `trust`, and the environments of both",
+	chainExpired:   "compare the hops' clocks, and `ttl` of `propagate` with what a request takes",
+	chainUser:      "both hops must take user_id from the same place",
+}
+
 // takeTrusted takes the decisions that an earlier hop has signed, and returns the
 // header's line where it is believed.
 func (h *Handler) takeTrusted(rq *request, lines []string) (line string) {
@@ -186,7 +195,7 @@ func (h *Handler) takeTrusted(rq *request, lines []string) (line string) {
 	}
 	if cause != "" {
 		decisionsRefused.WithLabelValues(cause).Inc()
-		h.app.quiet.warn(rq.arrival, "trust_"+cause, "signed decisions of an earlier hop are not believed; decided here", zap.String("cause", cause))
+		h.app.quiet.warn(rq.arrival, "trust_"+cause, "signed decisions of an earlier hop are not believed; decided here", zap.String("cause", cause), zap.String("hint", whatToDo[cause]))
 	}
 	if !whole {
 		return ""

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -255,6 +256,7 @@ func (a *App) serveOverrideLink(w http.ResponseWriter, r *http.Request) error {
 	if err := (order{q.Reason, q.By}).check(); err != nil {
 		return err
 	}
+	q.By = cmp.Or(q.By, "api")
 	rs := a.rules.Load()
 	for flag, variant := range q.Flags {
 		i := rs.Index(flag)

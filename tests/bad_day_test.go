@@ -387,6 +387,7 @@ func TestReloadsAndChangesUnderLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		req.Close = true
 		req.Header.Set("Content-Type", "text/caddyfile")
 		req.Header.Set("Cache-Control", "must-revalidate") // load although nothing has changed
 		resp, err := http.DefaultClient.Do(req)

@@ -176,8 +176,10 @@ func (c *instance) api(method, path, body string, want int) map[string]any {
 	return out
 }
 
-// call asks the admin endpoint. A reload replaces it, and a connection that the
-// old one has not taken up by then is lost: such a call is made again.
+// call asks the admin endpoint, by a connection of its own: a reload replaces the
+// endpoint and closes those that idle, just when a call may be made by one. A
+// connection that the old one has not taken up by then is lost: such a call is made
+// again.
 func (c *instance) call(method, path, body string) reply {
 	c.t.Helper()
 	for again := true; ; again = false {
@@ -185,9 +187,9 @@ func (c *instance) call(method, path, body string) reply {
 		if err != nil {
 			c.t.Fatal(err)
 		}
+		req.Close = true
 		resp, err := client.Do(req)
 		if again && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
-			client.CloseIdleConnections()
 			continue
 		}
 		if err != nil {

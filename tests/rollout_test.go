@@ -263,6 +263,7 @@ func TestRolloutIsSteered(t *testing.T) {
 	}
 	for _, body := range []string{`{}`, `{"action": "pause", "percentage": 5}`, `{"action": "explode"}`, `{"percentage": "x"}`, `{"percentage": -1}`, `{"speed": 1}`, `[]`} {
 		req, _ := http.NewRequest("POST", "http://"+p.admin+"/feature_flags/flags/new_ui/rollout", strings.NewReader(body))
+		req.Close = true // as kill leaves nothing to go on by
 		if r := do(t, client, req); r.status != http.StatusBadRequest || !strings.Contains(r.body, `"error"`) {
 			t.Errorf("%s: %d %s, want 400", body, r.status, r.body)
 		}
