@@ -171,7 +171,7 @@ const (
 // whatToDo says what ends the refusals of each cause, where nobody forges.
 var whatToDo = map[string]string{
 	chainMalformed: "some hop in between changes or doubles the header " + decisionsHeader,
-	chainLarge:     "propagate fewer flags: `propagate … { flags … }`",
+	chainLarge:     "have the earlier hop tell fewer flags, by `flags` in its feature_flags block",
 	chainForged:    "compare the keys of `propagate` and `trust`, and the environments of both",
 	chainExpired:   "compare the hops' clocks, and `ttl` of `propagate` with what a request takes",
 	chainUser:      "both hops must take user_id from the same place",

@@ -188,6 +188,9 @@ func TestChainIsNotFooled(t *testing.T) {
 		if !strings.Contains(text, `caddy_feature_flags_decisions_refused_total{cause="`+cause+`"}`) {
 			t.Errorf("no metric of %s", cause)
 		}
+		if !strings.Contains(p.log.String(), `"cause":"`+cause+`","hint":"`) {
+			t.Errorf("the log does not say what to do about %s", cause)
+		}
 	}
 	// The edge believes nobody.
 	if got := c.get("/", "X-User-ID", "u1", "Feature-Decisions", "forged").echoed(t).Header["Feature-Decisions"]; len(got) != 1 || !strings.HasPrefix(got[0], "v1.") {

@@ -126,6 +126,11 @@ func TestOverrideLink(t *testing.T) {
 	if !strings.Contains(audit, "override_link") || !strings.Contains(audit, `"ann"`) || !strings.Contains(audit, id) {
 		t.Errorf("audit %s", audit)
 	}
+	_, _, id = c.link(`{"url": "` + c.url(0) + `/", "flags": {"new_ui": "on"}}`)
+	entry := c.api("GET", "audit?flag=new_ui&limit=1", "", 200)["entries"].([]any)[0].(map[string]any)
+	if entry["by"] != "api" || !strings.Contains(entry["reason"].(string), id) {
+		t.Errorf("of a link that nobody says to have asked for: %v", entry)
+	}
 }
 
 // Links that are not what they seem, and flags that are off for good reason.
