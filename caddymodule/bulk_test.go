@@ -20,10 +20,7 @@ func bulkSite(t testing.TB) (*engine, *siteRules) {
 	for i := range 5 {
 		flags = append(flags, fmt.Sprintf(`"f%d": {"active": true, "percentage_rollout": 50}`, i))
 	}
-	app := newFakeApp(t, e, "{"+strings.Join(flags, ",")+`, "by_tenant": {"active": true, "percentage_rollout": 50, "hash_by": "tenant"}, "unguarded": {"active": true, "percentage_rollout": 50, "guard": false}}`)
-	e.follow(app)
-	e.listen(app)
-	app.stateChanged()
+	app := inCharge(t, e, "{"+strings.Join(flags, ",")+`, "by_tenant": {"active": true, "percentage_rollout": 50, "hash_by": "tenant"}, "unguarded": {"active": true, "percentage_rollout": 50, "guard": false}}`)
 	h := &Handler{Headers: &Headers{Mode: "list", Name: "X-Features"}}
 	return e, h.newSiteRules(app.rules, time.Now())
 }

@@ -93,6 +93,16 @@ func newFakeApp(t testing.TB, e *engine, features string) *fakeApp {
 	return &fakeApp{engine: e, program: program}
 }
 
+// inCharge starts an app that speaks for an engine.
+func inCharge(t testing.TB, e *engine, features string) *fakeApp {
+	t.Helper()
+	app := newFakeApp(t, e, features)
+	e.follow(app)
+	e.listen(app)
+	app.stateChanged()
+	return app
+}
+
 func testEngine(t testing.TB, dir string) *engine {
 	e := newEngine(dir)
 	e.begin()
@@ -117,10 +127,7 @@ func tripsOf(e *engine, flag string) int { return len(e.store.Flag(flag).Trips) 
 // the earlier one's do again.
 func TestLatestConfigSpeaks(t *testing.T) {
 	e := testEngine(t, "")
-	old := newFakeApp(t, e, `{"f": {"active": true, "error_threshold": 2}}`)
-	e.follow(old)
-	e.listen(old)
-	old.stateChanged()
+	old := inCharge(t, e, `{"f": {"active": true, "error_threshold": 2}}`)
 	other := newFakeApp(t, e, `{"f": {"active": true}}`) // watches nothing
 	e.follow(other)
 	other.stateChanged()
@@ -170,10 +177,7 @@ func TestTripReachesAllConfigs(t *testing.T) {
 // What another process tripped or reset arms and disarms the monitors too.
 func TestStateOfOthersArms(t *testing.T) {
 	e := testEngine(t, "")
-	app := newFakeApp(t, e, `{"f": {"active": true, "error_threshold": 0}}`)
-	e.follow(app)
-	e.listen(app)
-	app.stateChanged()
+	inCharge(t, e, `{"f": {"active": true, "error_threshold": 0}}`)
 	trip, _ := e.store.Trip(time.Now(), state.TripInput{Flag: "f", Test: "errors"})
 	e.stateChanged()
 	fail(e, "f", 5)
@@ -197,10 +201,7 @@ func TestBaselineOverRestart(t *testing.T) {
 	const features = `{"f": {"active": true, "traffic_drop_threshold": 50}}`
 	dir := t.TempDir()
 	e := testEngine(t, dir)
-	app := newFakeApp(t, e, features)
-	e.follow(app)
-	e.listen(app)
-	app.stateChanged()
+	app := inCharge(t, e, features)
 	now := time.Now()
 	run := func(e *engine, seconds int, perSecond int) {
 		m := e.monitor("f")
@@ -408,10 +409,7 @@ func TestGuardOverLives(t *testing.T) {
 		t.Helper()
 		e := newEngine(dir)
 		e.begin()
-		app := newFakeApp(t, e, features)
-		e.follow(app)
-		e.listen(app)
-		app.stateChanged()
+		app := inCharge(t, e, features)
 		status, _ := judged(app, requests)
 		if inOrder {
 			e.saveGuards(time.Now())

@@ -123,10 +123,7 @@ func TestGuardOverEdits(t *testing.T) {
 // doubles. After a day it begins anew.
 func TestFailuresAreRemembered(t *testing.T) {
 	e := testEngine(t, "")
-	app := newFakeApp(t, e, `{"f": {"active": true, "percentage_rollout": 50, "guard": {"cool_down": "10m"}}}`)
-	e.follow(app)
-	e.listen(app)
-	app.stateChanged()
+	app := inCharge(t, e, `{"f": {"active": true, "percentage_rollout": 50, "guard": {"cool_down": "10m"}}}`)
 	now := time.Now()
 	for _, step := range []struct {
 		name  string

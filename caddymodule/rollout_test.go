@@ -13,16 +13,6 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
 )
 
-// inCharge starts an app that drives the rollouts of an engine. Its one flag is f.
-func inCharge(t *testing.T, e *engine, features string) *fakeApp {
-	t.Helper()
-	app := newFakeApp(t, e, features)
-	e.follow(app)
-	e.listen(app)
-	app.stateChanged()
-	return app
-}
-
 // share is the percentage in force.
 func (f *fakeApp) share() float64 {
 	f.mu.Lock()
@@ -346,10 +336,7 @@ func TestRolloutAfterAFailedReload(t *testing.T) {
 		e := testEngine(t, "")
 		app := inCharge(t, e, fiveSteps)
 		app.promoted(t, 4)
-		other := newFakeApp(t, e, features)
-		e.follow(other)
-		e.listen(other)
-		other.stateChanged()
+		other := inCharge(t, e, features)
 		e.leave(other)
 		e.forget(other)
 		if app.share() != 50 {
@@ -360,10 +347,7 @@ func TestRolloutAfterAFailedReload(t *testing.T) {
 	e := testEngine(t, "")
 	app := inCharge(t, e, fiveSteps)
 	app.promoted(t, 4)
-	other := newFakeApp(t, e, strings.Replace(fiveSteps, "[1,", "[2,", 1))
-	e.follow(other)
-	e.listen(other)
-	other.stateChanged()
+	other := inCharge(t, e, strings.Replace(fiveSteps, "[1,", "[2,", 1))
 	e.leave(app)
 	e.forget(app)
 	if other.share() != 2 {

@@ -9,29 +9,9 @@ import (
 	"time"
 )
 
-const pinSite = `http://:0 {
-	bind 127.0.0.1
-	log site
-	feature_flags {
-		context {
-			user_id header X-User-ID
-		}
-	}
-	feature_route new_ui {
-		on {
-			reverse_proxy NEW
-		}
-		off {
-			reverse_proxy OLD
-		}
-		pin PIN
-	}
-}
-`
-
 func pinned(t *testing.T, length string, canary http.HandlerFunc) *instance {
 	t.Helper()
-	return serve(t, pinSite, `{"new_ui": {"active": true, "percentage_rollout": 100}}`,
+	return serve(t, site+strings.Replace(twoWays, "\t\toff {", "\t\tpin PIN\n\t\toff {", 1)+"}\n", `{"new_ui": {"active": true, "percentage_rollout": 100}}`,
 		map[string]string{"NEW": host(keep(t, "new", canary).Server), "OLD": host(keep(t, "old", nil).Server), "PIN": length})
 }
 
