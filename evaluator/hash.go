@@ -3,7 +3,6 @@ package evaluator
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"math/bits"
 )
 
 // Shares are counted in units of 1e-5 of a per cent point: a bucket is in
@@ -23,19 +22,32 @@ func Bucket(key, salt string) float64 { return float64(bucket(key, salt, "")) / 
 // bucket returns the bucket in units of 1e-5. With r = h mod 10^7, h mod 100 is
 // r mod 100 and (h div 100) mod 100000 is r div 100: one reduction gives both.
 func bucket(key, salt, purpose string) int64 {
-	var short [192]byte
-	var sum [sha256.Size]byte
-	if n := len(key) + len(salt) + len(purpose); n <= len(short) {
-		copy(short[copy(short[:], key):], salt)
-		copy(short[len(key)+len(salt):], purpose)
-		sum = sha256.Sum256(short[:n])
-	} else {
-		sum = sha256.Sum256([]byte(key + salt + purpose))
+	n := len(key) + len(salt) + len(purpose)
+	if n <= 64 {
+		var text [64]byte
+		return place(sha256.Sum256(concat(text[:n], key, salt, purpose)))
 	}
+	if n <= 256 {
+		var text [256]byte
+		return place(sha256.Sum256(concat(text[:n], key, salt, purpose)))
+	}
+	return place(sha256.Sum256([]byte(key + salt + purpose)))
+}
+
+func concat(into []byte, key, salt, purpose string) []byte {
+	copy(into[copy(into, key):], salt)
+	copy(into[len(key)+len(salt):], purpose)
+	return into
+}
+
+// place reduces a hash to a bucket. A remainder by a constant is a multiplication;
+// those of the four words do not wait for one another.
+func place(sum [sha256.Size]byte) int64 {
 	const m = wholeShare
-	r := binary.BigEndian.Uint64(sum[0:]) % m
-	r = bits.Rem64(r, binary.BigEndian.Uint64(sum[8:]), m)
-	r = bits.Rem64(r, binary.BigEndian.Uint64(sum[16:]), m)
-	r = bits.Rem64(r, binary.BigEndian.Uint64(sum[24:]), m)
+	const carry = (1 << 63 % m * 2) % m // 2^64 mod m
+	word := func(i int) uint64 { return binary.BigEndian.Uint64(sum[i:]) % m }
+	r := (word(0)*carry + word(8)) % m
+	r = (r*carry + word(16)) % m
+	r = (r*carry + word(24)) % m
 	return int64(r%100*perCent + r/100)
 }
