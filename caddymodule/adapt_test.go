@@ -59,15 +59,18 @@ func TestAdapt(t *testing.T) {
 }
 
 // TestSyntaxIsDocumented compares the grammar above each parser with the one in
-// docs/caddyfile.md.
+// the docs.
 func TestSyntaxIsDocumented(t *testing.T) {
-	doc, err := os.ReadFile("../docs/caddyfile.md")
-	if err != nil {
-		t.Fatal(err)
+	var blocks [][]string
+	for _, name := range []string{"caddyfile.md", "clients.md"} {
+		doc, err := os.ReadFile("../docs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks = append(blocks, regexp.MustCompile("(?s)```caddyfile-syntax\n(.*?)```").FindAllStringSubmatch(string(doc), -1)...)
 	}
-	blocks := regexp.MustCompile("(?s)```caddyfile-syntax\n(.*?)```").FindAllStringSubmatch(string(doc), -1)
 	comments := map[string]string{}
-	for _, file := range []string{"caddyfile_app.go", "caddyfile_handler.go", "caddyfile_route.go", "policy.go", "matcher.go"} {
+	for _, file := range []string{"caddyfile_app.go", "caddyfile_handler.go", "caddyfile_route.go", "caddyfile_ofrep.go", "policy.go", "matcher.go"} {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -80,8 +83,8 @@ func TestSyntaxIsDocumented(t *testing.T) {
 			comments[strings.Join(lines, "\n")+"\n"] = file
 		}
 	}
-	if len(blocks) != 5 {
-		t.Errorf("docs/caddyfile.md has %d grammars, want 5", len(blocks))
+	if len(blocks) != 6 {
+		t.Errorf("the docs have %d grammars, want 6", len(blocks))
 	}
 	for _, b := range blocks {
 		if comments[b[1]] == "" {

@@ -400,33 +400,20 @@ const lintPatience = time.Hour
 
 var processStart = time.Now()
 
-// heartbeat keeps proxies and clients from taking a quiet stream for a dead one.
-const heartbeat = 15 * time.Second
-
-// patienceWithWatcher is how long a watcher may not read before it is dropped.
-const patienceWithWatcher = 10 * time.Second
-
 // serveEvents streams news until the client leaves or the config ends. A client
 // that was away for a moment says by Last-Event-ID what it has seen.
 func (a *App) serveEvents(w http.ResponseWriter, r *http.Request) error {
 	newest, missed, ch, leave := a.engine.stream.watch(r.Header.Get("Last-Event-ID"))
 	defer leave()
-	control := http.NewResponseController(w)
-	send := func(format string, args ...any) bool {
-		_ = control.SetWriteDeadline(time.Now().Add(patienceWithWatcher))
-		_, err := fmt.Fprintf(w, format, args...)
-		return err == nil && control.Flush() == nil
-	}
+	out := newEventWriter(w)
 	tell := func(n numbered) bool {
 		text, err := json.Marshal(n.news)
-		return err != nil || send("id: %s\nevent: %s\ndata: %s\n\n", n.id, n.Event, text)
+		return err != nil || out.send("id: %s\nevent: %s\ndata: %s\n\n", n.id, n.Event, text)
 	}
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
 	if len(missed) > 0 {
 		newest = r.Header.Get("Last-Event-ID")
 	}
-	if !send("retry: 1000\nid: %s\n: watching\n\n", newest) {
+	if !out.send("retry: 1000\nid: %s\n: watching\n\n", newest) {
 		return nil
 	}
 	for _, n := range missed {
@@ -443,7 +430,7 @@ func (a *App) serveEvents(w http.ResponseWriter, r *http.Request) error {
 		case <-a.running.Done():
 			return nil
 		case <-beat.C:
-			if !send(": still here\n\n") {
+			if !out.send(": still here\n\n") {
 				return nil
 			}
 		case n, ok := <-ch:

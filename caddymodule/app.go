@@ -62,7 +62,12 @@ type App struct {
 	failing  atomic.Pointer[reloadFailure]
 	starters []func()
 	mentions []mention
+	claims   []claim
 
+	clients atomic.Pointer[clientFlags]
+	swapped atomic.Pointer[chan struct{}] // closed when other rules are in force
+
+	streamKey storedKey // of OFREP
 	pins      pins
 	overrides []*signer // of the sites' links for testers
 
@@ -130,6 +135,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.log = ctx.Logger()
 	a.quiet = newQuietLog(a.log)
+	a.running, a.stop = context.WithCancel(context.Background())
 	repl := caddy.NewReplacer()
 	environment, err := repl.ReplaceOrErr(a.Environment, true, true)
 	if err != nil {
@@ -264,11 +270,11 @@ func (a *App) take(program *evaluator.Program) {
 
 // Start puts the definitions in force and begins to watch their sources.
 func (a *App) Start() error {
-	a.running, a.stop = context.WithCancel(context.Background())
 	a.engine.begin()
 	a.engine.listen(a)
 	a.stateChanged()
-	a.pins.start(a.ctx, a.log)
+	a.pins.key.start(a.ctx, a.log)
+	a.streamKey.start(a.ctx, a.log)
 	for _, f := range a.starters {
 		f()
 	}
@@ -286,16 +292,17 @@ func (a *App) Start() error {
 // Stop ends the watching; requests under way go on with what they have.
 func (a *App) Stop() error {
 	a.engine.telling.drain(time.Second)
-	if a.stop != nil {
-		a.stop()
-		a.watching.Wait()
-	}
+	a.stop()
+	a.watching.Wait()
 	a.engine.leave(a)
 	return nil
 }
 
 // Cleanup gives the engine back.
 func (a *App) Cleanup() error {
+	if a.stop != nil {
+		a.stop()
+	}
 	if a.engine != nil {
 		a.engine.forget(a)
 		releaseEngine(a.dir)
@@ -329,6 +336,10 @@ func (a *App) swap() {
 	r := bind(program.With(a.engine.states(program)), a.engine)
 	a.engine.configure(a, r, time.Now(), a.environment)
 	a.rules.Store(r)
+	next := make(chan struct{})
+	if before := a.swapped.Swap(&next); before != nil {
+		close(*before)
+	}
 }
 
 // stateChanged is part of listener.

@@ -67,7 +67,7 @@ func runList(c *cobra.Command, _ []string) error {
 	t := newTable("FLAG", "STATUS", "%", "CANARY REQUESTS", "ERRORS", "CONTROL REQUESTS", "ERRORS")
 	for _, f := range answer.Flags {
 		canary, control := f.Guard.Figures["canary"], f.Guard.Figures["control"]
-		t.row(f.Name, f.Status, percent(f.Percentage), fmt.Sprint(canary.Requests), rate(canary), fmt.Sprint(control.Requests), rate(control))
+		t.row(f.Name, f.Status, percent(f.Percentage), fmt.Sprint(canary.Requests), errorShare(canary), fmt.Sprint(control.Requests), errorShare(control))
 	}
 	return t.flush()
 }
@@ -107,7 +107,7 @@ func describeRollout(s *rollout.Status) string {
 	return b.String()
 }
 
-func rate(f monitors.Figures) string {
+func errorShare(f monitors.Figures) string {
 	if f.Requests == 0 {
 		return "-"
 	}
@@ -152,7 +152,7 @@ func runShow(c *cobra.Command, args []string) error {
 	t := newTable("COHORT", "REQUESTS", "ERRORS", "P50", "P90", "P99", "CLIENT GONE")
 	for _, name := range []string{"canary", "control"} {
 		g := f.Guard.Figures[name]
-		t.row(name, fmt.Sprint(g.Requests), rate(g), seconds(g.P50), seconds(g.P90), seconds(g.P99), fmt.Sprint(g.ClientGone))
+		t.row(name, fmt.Sprint(g.Requests), errorShare(g), seconds(g.P50), seconds(g.P90), seconds(g.P99), fmt.Sprint(g.ClientGone))
 	}
 	if err := t.flush(); err != nil {
 		return err

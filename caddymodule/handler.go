@@ -67,7 +67,8 @@ type Handler struct {
 	app       *App
 	log       *zap.Logger
 	sources   []source
-	readsUser bool // there is a source of user_id
+	readsUser bool                   // there is a source of user_id
+	isOwn     func(path string) bool // requests that the plugin answers itself
 	site      atomic.Pointer[siteRules]
 }
 
@@ -95,6 +96,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app
+	h.isOwn = app.ownBehind(ctx)
 	if h.Headers == nil {
 		h.Headers = &Headers{}
 	}
@@ -201,6 +203,8 @@ func (h *Handler) Cleanup() error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rq := requestOf(r)
 	switch {
+	case h.isOwn(r.URL.Path):
+		return h.leave(rq, w, r, next)
 	case rq == nil:
 		rq = newRequest(h.app, r)
 	case rq.done:
@@ -216,6 +220,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return err
 	}
 	return rq.watched(w, r, next)
+}
+
+// leave passes a request on that the plugin answers itself: whoever does reads its
+// context by h.
+func (h *Handler) leave(rq *request, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if rq == nil {
+		rq = newRequest(h.app, r)
+	}
+	rq.own = true
+	if signed := h.strip(rq, r); rq.reader == nil {
+		rq.reader, rq.signed = h, signed
+	}
+	return next.ServeHTTP(w, r)
 }
 
 // watched calls next and watches what becomes of it, unless a handler further
@@ -236,25 +253,15 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 	defer h.app.survive("deciding flags")
 	signed := h.strip(rq, r)
 	rq.header = w.Header()
-	claims, err := h.claimsOf(r, rq.arrival)
+	claims, err := h.authenticate(rq, w, r)
 	if err != nil {
-		rq.done = true
-		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		return err
 	}
 	site := h.siteRules(rq.rules, rq.arrival)
 	if rq.site == nil {
 		rq.site = site
 		h.read(rq, r, claims)
-		if h.Trust != nil {
-			if line := h.takeTrusted(rq, signed); line != "" && h.Propagate == nil {
-				r.Header[decisionsHeader] = []string{line} // for the hop after this one
-			}
-		}
-		rq.takePins(r)
-		if h.Override != nil {
-			h.takeOverride(rq, r)
-		}
+		h.takeImposed(rq, r, signed)
 	} else if h.Override != nil || h.Trust != nil {
 		h.app.quiet.warn(rq.arrival, "second", "override and trust count in a site's first feature_flags handler only")
 	}
@@ -267,6 +274,30 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 	}
 	rq.mark(rq.header)
 	return nil
+}
+
+// authenticate verifies the request's token; the error refuses the request.
+func (h *Handler) authenticate(rq *request, w http.ResponseWriter, r *http.Request) ([]evaluator.Value, error) {
+	claims, err := h.claimsOf(r, rq.arrival)
+	if err != nil {
+		rq.done = true
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	}
+	return claims, err
+}
+
+// takeImposed puts in force what others have decided: an earlier hop, which may have
+// signed it, a pin, a link for testers.
+func (h *Handler) takeImposed(rq *request, r *http.Request, signed []string) {
+	if h.Trust != nil {
+		if line := h.takeTrusted(rq, signed); line != "" && h.Propagate == nil {
+			r.Header[decisionsHeader] = []string{line} // for the hop after this one
+		}
+	}
+	rq.takePins(r)
+	if h.Override != nil {
+		h.takeOverride(rq, r)
+	}
 }
 
 // strip removes headers of ours that the client sent, and returns those with signed

@@ -32,6 +32,14 @@ var (
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "decisions_refused_total",
 		Help: "Signed decisions of an earlier hop that were not believed, by cause.",
 	}, []string{"cause"})
+	ofrepRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "feature_flags", Name: "ofrep_requests_total",
+		Help: "Requests of OpenFeature clients, by what they asked for and the answer's status.",
+	}, []string{"call", "code"})
+	ofrepStreams = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "caddy", Subsystem: "feature_flags", Name: "ofrep_streams",
+		Help: "Event streams of OpenFeature clients that are open.",
+	})
 	panics = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "panics_total",
 		Help: "Panics in the plugin's own code; the requests went on.",
@@ -43,7 +51,7 @@ func registerMetrics(registry *prometheus.Registry) error {
 	if registry == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, fallbacks, decisionsRefused, panics, &running} {
+	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, fallbacks, decisionsRefused, ofrepRequests, ofrepStreams, panics, &running} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
 			return err

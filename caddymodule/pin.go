@@ -1,19 +1,12 @@
 package caddymodule
 
 import (
-	"context"
-	"crypto/rand"
-	"errors"
-	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/certmagic"
-	"go.uber.org/zap"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 )
@@ -24,70 +17,24 @@ import (
 // definition changes, until the pin ends, the flag trips, or nobody may have it.
 type pins struct {
 	lengths map[string]time.Duration // by flag; filled while a config is provisioned
-	signer  atomic.Pointer[signer]   // nil: none yet
+	key     storedKey
 }
 
 const (
 	pinCookie    = "feature_flags_pin_" // and the flag's name
 	pinnedDetail = "pinned"
-	pinKey       = "feature_flags/pin.key" // in Caddy's storage, which instances may share
 	shortestPin  = time.Second
 	longestPin   = 24 * time.Hour
 	clockSkew    = time.Minute // of instances that share a key
 )
 
-// add has a flag pinned for a while. It reads the key if there is one, which leaves
-// no trace of a config that is only validated.
+// add has a flag pinned for a while.
 func (p *pins) add(ctx caddy.Context, flag string, length time.Duration) {
 	if p.lengths == nil {
 		p.lengths = map[string]time.Duration{}
-		if secret, err := ctx.Storage().Load(ctx, pinKey); err == nil {
-			p.signBy(string(secret))
-		}
+		p.key.use(ctx, "pin")
 	}
 	p.lengths[flag] = max(length, p.lengths[flag])
-}
-
-// start makes the key where there is none.
-func (p *pins) start(ctx caddy.Context, log *zap.Logger) {
-	if len(p.lengths) == 0 || p.signer.Load() != nil {
-		return
-	}
-	secret, err := pinSecret(ctx, ctx.Storage())
-	if secret == "" {
-		log.Warn("the key of pins cannot be kept in Caddy's storage: pins end with this config", zap.Error(err))
-		secret = rand.Text()
-	}
-	p.signBy(secret)
-}
-
-func (p *pins) signBy(secret string) {
-	if s, err := newSigner("pin", secret); err == nil {
-		p.signer.Store(s)
-	}
-}
-
-// pinSecret reads the key that instances share, or makes it; "" tells that it can do
-// neither, and why.
-func pinSecret(ctx context.Context, storage certmagic.Storage) (secret string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := storage.Lock(ctx, pinKey); err != nil {
-		return "", err
-	}
-	defer func() { _ = storage.Unlock(ctx, pinKey) }()
-	text, err := storage.Load(ctx, pinKey)
-	if err == nil && len(text) >= leastSecret {
-		return string(text), nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	secret = rand.Text()
-	if err := storage.Store(ctx, pinKey, []byte(secret)); err != nil {
-		return "", err
-	}
-	return secret, nil
 }
 
 // pin is what a cookie says.
@@ -120,7 +67,7 @@ func readPin(s *signer, flag, value string) (p pin, ok bool) {
 // of returns the pin of a flag that a request brings, if it holds: since is when the
 // flag last tripped.
 func (p *pins) of(r *http.Request, flag string, since, now time.Time) (found pin, ok bool) {
-	s := p.signer.Load()
+	s := p.key.signer.Load()
 	if s == nil {
 		return pin{}, false
 	}
@@ -226,7 +173,7 @@ func isPage(r *http.Request) bool {
 
 // begins is called when the answer does.
 func (p *pinning) begins(status int, h http.Header) {
-	s := p.rq.app.pins.signer.Load()
+	s := p.rq.app.pins.key.signer.Load()
 	if status >= 400 || s == nil {
 		return
 	}

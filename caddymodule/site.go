@@ -1,14 +1,11 @@
 package caddymodule
 
 import (
-	"hash/maphash"
 	"math"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
-
-	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 )
@@ -32,11 +29,8 @@ type siteRules struct {
 	logged  []loggedFlag // of these, whose canary and control are compared
 	log     *bulkLog     // of their requests; nil: there are none
 
-	// Recent decisions on many flags at once, by a hash of the attributes that
-	// they read; nil where deciding anew is as cheap.
-	reads []evaluator.Attribute
-	sets  *lru.Cache[uint64, *decisionSet]
-	seed  maphash.Seed
+	// Recent decisions on many flags at once; nil where deciding anew is as cheap.
+	sets *contextCache[*decisionSet]
 }
 
 // counted is a flag that only needs counting: its place among those told and its
@@ -58,7 +52,6 @@ type loggedFlag struct {
 // order in which they are told: small, since there is one for each recent user.
 // Who needs more than variant and reason decides that flag anew.
 type decisionSet struct {
-	key   string
 	codes []uint16 // of variant and reason, see rules.code; unknownFlag
 	list  string   // the header's value in list mode
 	chain string   // what is passed on to a next hop, if anything is
@@ -70,12 +63,8 @@ type decisionSet struct {
 
 const unknownFlag = math.MaxUint16
 
-// Decisions are kept for sites that tell at least fewestCached flags, in about
-// cacheBytes a site.
-const (
-	fewestCached = 4
-	cacheBytes   = 2 << 20
-)
+// fewestCached is from how many flags on a site's decisions are kept.
+const fewestCached = 4
 
 // siteRules returns the handler's view of r, making it when r is new to it or
 // a date has been reached.
@@ -90,7 +79,7 @@ func (h *Handler) siteRules(r *rules, now time.Time) *siteRules {
 }
 
 func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
-	s := &siteRules{rules: r, signs: h.Propagate != nil, until: r.StableUntil(now), vary: make([]string, r.Len()), seed: maphash.MakeSeed()}
+	s := &siteRules{rules: r, signs: h.Propagate != nil, until: r.StableUntil(now), vary: make([]string, r.Len())}
 	for i := range s.vary {
 		s.vary[i] = strings.Join(r.headersOf(h, i), ", ")
 	}
@@ -137,23 +126,6 @@ func (h *Handler) newSiteRules(r *rules, now time.Time) *siteRules {
 
 // cache makes room for decisions, unless they can depend on any attribute.
 func (s *siteRules) cache() {
-	var reads []string
-	for _, i := range s.told {
-		if i >= 0 {
-			reads = append(reads, s.rules.Reads(i)...)
-			if len(s.rules.Variants(i)) > 1000 {
-				return // codes would not fit
-			}
-		}
-	}
-	slices.Sort(reads)
-	reads = slices.Compact(reads)
-	if slices.Contains(reads, "*") {
-		return
-	}
-	for _, name := range reads {
-		s.reads = append(s.reads, evaluator.AttributeOf(name))
-	}
 	entry := 2*len(s.told) + 256
 	if s.names == nil {
 		entry += 16 * len(s.told)
@@ -161,7 +133,7 @@ func (s *siteRules) cache() {
 	if s.signs {
 		entry += 24 * len(s.told)
 	}
-	s.sets, _ = lru.New[uint64, *decisionSet](min(4096, max(16, cacheBytes/entry))) // fails for sizes below 1 only
+	s.sets = newContextCache[*decisionSet](s.rules, s.told, entry)
 }
 
 // varyOf returns the headers that flag i's decision is read from. A nil site is
@@ -185,17 +157,12 @@ func (s *siteRules) decideAll(rq *request) *decisionSet {
 		return s.newSet(rq) // nobody else's
 	}
 	var room [512]byte
-	key, ok := rq.ctx.AppendKey(room[:0], s.reads)
-	if !ok {
-		return nil
-	}
-	hash := maphash.Bytes(s.seed, key)
-	if set, found := s.sets.Get(hash); found && set.key == string(key) {
+	set, key, found := s.sets.find(&rq.ctx, room[:0])
+	if found || key == nil {
 		return set
 	}
-	set := s.newSet(rq)
-	set.key = string(key)
-	s.sets.Add(hash, set)
+	set = s.newSet(rq)
+	s.sets.add(key, set)
 	return set
 }
 

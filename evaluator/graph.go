@@ -171,6 +171,33 @@ func (c *readsCloser) group(g int) []string {
 	return c.shared[g]
 }
 
+// Concerns returns the flags whose definition or state flag i's decision can depend
+// on, i among them, sorted.
+func (r *Ruleset) Concerns(i int) []int {
+	seen := []int{i}
+	add := func(j int) {
+		if !slices.Contains(seen, j) {
+			seen = append(seen, j)
+		}
+	}
+	for k := 0; k < len(seen); k++ {
+		f := &r.flags[seen[k]]
+		for _, d := range f.dependencies {
+			add(d.index)
+		}
+		if f.group >= 0 {
+			for _, m := range r.groups[f.group].members {
+				add(m)
+			}
+		}
+		if j := r.Index(f.def.FallbackFor); j >= 0 {
+			add(j)
+		}
+	}
+	slices.Sort(seen)
+	return seen
+}
+
 func sortedUnique(s []string) []string {
 	slices.Sort(s)
 	return slices.Compact(s)

@@ -1,6 +1,7 @@
 package evaluator
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"time"
@@ -208,6 +209,10 @@ func (r *Ruleset) Reads(i int) []string { return r.reads[i] }
 // Variants returns the names of all variants flag i can serve, `off` among
 // them. Must not be changed.
 func (r *Ruleset) Variants(i int) []string { return r.flags[i].variantNames }
+
+// Value returns what flag i's variant stands for, as JSON; nil where the definition
+// gives none. Must not be changed.
+func (r *Ruleset) Value(i int, variant string) json.RawMessage { return r.flags[i].value(variant) }
 
 // Shadowed returns the flags that several sources define.
 func (r *Ruleset) Shadowed() []Shadowed { return r.program.shadowed }

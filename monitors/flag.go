@@ -312,6 +312,13 @@ func (f *Flag) Resume(b Baseline, on bool) {
 	f.baseline, f.on = b, on
 }
 
+// Ask notes that somebody has asked for the flag without being an exposure.
+func (f *Flag) Ask(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.askedAt = now
+}
+
 // LastAsked returns when a request was last found for which the flag mattered,
 // to the second or a few; zero: never since the process began.
 func (f *Flag) LastAsked() time.Time {

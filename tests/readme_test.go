@@ -66,8 +66,8 @@ func TestREADME(t *testing.T) {
 	})
 
 	blocks := fenced("console")
-	if len(blocks) != 1 {
-		t.Fatalf("README has %d console blocks, want 1", len(blocks))
+	if len(blocks) == 0 {
+		t.Fatal("README has no console block")
 	}
 	sh := func(line string) (string, error) {
 		cmd := command("/bin/sh", "-c", line)
@@ -75,7 +75,7 @@ func TestREADME(t *testing.T) {
 		return string(out), err
 	}
 	shown, said := "", ""
-	for line := range strings.Lines(blocks[0]) {
+	for line := range strings.Lines(strings.Join(blocks, "")) {
 		shown += line
 		typed, ok := strings.CutPrefix(line, "$ ")
 		if !ok {

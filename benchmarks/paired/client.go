@@ -17,15 +17,15 @@ type connection struct {
 	next     int
 }
 
-// dial connects to a site; each of the lines makes one request.
-func dial(address string, lines []string) (*connection, error) {
+// dial connects to a site, which gets the requests in turn.
+func dial(address string, requests []string) (*connection, error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	c := &connection{conn: conn, in: bufio.NewReader(conn)}
-	for _, l := range lines {
-		c.requests = append(c.requests, []byte("GET /shop?item=7 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Firefox/150.0\r\nAccept: */*\r\n"+l+"\r\n"))
+	for _, r := range requests {
+		c.requests = append(c.requests, []byte(r))
 	}
 	return c, nil
 }

@@ -79,7 +79,7 @@ func ask(t target) ([]time.Duration, error) {
 	var clients sync.WaitGroup
 	for k := range latencyClients {
 		clients.Go(func() {
-			c, err := dial(t.Address, t.Heads)
+			c, err := dial(t.Address, t.Requests)
 			if err != nil {
 				errs[k] = err
 				return

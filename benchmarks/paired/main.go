@@ -141,7 +141,7 @@ func (l *lab) round(chosen []*result, cycles, slice int) error {
 	defer proxy.stop()
 	connections := make([]*connection, len(chosen))
 	for i, t := range proxy.Targets {
-		if connections[i], err = dial(t.Address, t.Heads); err != nil {
+		if connections[i], err = dial(t.Address, t.Requests); err != nil {
 			return err
 		}
 		defer connections[i].close()
@@ -181,7 +181,7 @@ func writeProfile(name string) error {
 		return err
 	}
 	defer proxy.stop()
-	c, err := dial(proxy.Targets[0].Address, proxy.Targets[0].Heads)
+	c, err := dial(proxy.Targets[0].Address, proxy.Targets[0].Requests)
 	if err != nil {
 		return err
 	}
@@ -306,11 +306,10 @@ type greeting struct {
 	Targets []target
 }
 
-// target is a site at work, and the header lines to ask it with, one set a
-// request.
+// target is a site at work, and the requests to ask it with, in turn.
 type target struct {
-	Address string
-	Heads   []string
+	Address  string
+	Requests []string
 }
 
 func (l *lab) startProxy(sites ...string) (*proxyProcess, error) {

@@ -24,7 +24,7 @@ func compareMemory() error {
 		}
 		defer p.stop()
 		for from := 0; from < usersSeen; from += 1000 {
-			if err := p.ask(users(from)); err != nil {
+			if err := p.ask(gets(users(from))); err != nil {
 				return err
 			}
 		}
@@ -38,14 +38,14 @@ func compareMemory() error {
 	return nil
 }
 
-// ask sends a request with each of the lines, over one connection.
-func (p *proxyProcess) ask(lines []string) error {
-	c, err := dial(p.Targets[0].Address, lines)
+// ask sends each of the requests, over one connection.
+func (p *proxyProcess) ask(requests []string) error {
+	c, err := dial(p.Targets[0].Address, requests)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	return c.run(len(lines))
+	return c.run(len(requests))
 }
 
 // collect has the process collect its garbage, and returns its live heap in MB.

@@ -50,7 +50,7 @@ func runProxy() error {
 			return fmt.Errorf("no target %q", name)
 		}
 		s := all[i]
-		heads, err := s.requests(dir)
+		requests, err := s.requests(dir)
 		if err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func runProxy() error {
 		if s.features != "" {
 			features = s.features
 		}
-		hello.Targets = append(hello.Targets, target{Address: fmt.Sprintf("127.0.0.1:%d", port), Heads: heads})
+		hello.Targets = append(hello.Targets, target{Address: fmt.Sprintf("127.0.0.1:%d", port), Requests: requests})
 	}
 	if features != "" {
 		file := filepath.Join(dir, "features.json")

@@ -36,6 +36,8 @@ const (
 	byHS256               // tokens
 	byRS256
 	byUserAndRegion
+	byBody       // a thousand users of an OpenFeature client
+	byBodyOfMany // more users than are remembered
 )
 
 // measured are the sites whose requests are compared.
@@ -62,6 +64,12 @@ func measured(origin string) []site {
 		fmt.Fprintf(&b, `, "free_%03d": {"active": %t, "regions": ["US", "CA", "RO"], "percentage_rollout": %d, "guard": false}`, i, i%10 != 9, i)
 	}
 	features := b.String() + "}"
+	b.Reset()
+	for i := range 350 {
+		fmt.Fprintf(&b, `, "client_%03d": {"active": %t, "client": true, "regions": ["US", "CA", "RO"], "percentage_rollout": %d}`, i, i%10 != 9, i%100)
+	}
+	seen := "{" + b.String()[1:] + "}"
+	const ofrep = "feature_flags {\ncontext {\nregion header X-Region\n}\n}\nfeature_flags_ofrep\n"
 	const bySecret, byKey = "secret " + secret + "\n", "public_key DIR/public.pem\n"
 	return []site{
 		{name: "plain", config: proxy},
@@ -86,6 +94,9 @@ func measured(origin string) []site {
 		{name: "HS256, new", plain: "plain, HS256 token", figure: "1.20", config: token(bySecret + "cache 1\n"), features: features, asks: byHS256, tokens: 400},
 		{name: "RS256, seen", plain: "plain, RS256 token", figure: "1.09", config: token(byKey), features: features, asks: byRS256, tokens: 1},
 		{name: "RS256, new", plain: "plain, RS256 token", figure: "1.75", config: token(byKey + "cache 1\n"), features: features, asks: byRS256, tokens: 400},
+		{name: "respond", config: "respond hello\n"},
+		{name: "OFREP, 350 flags, seen", plain: "respond", figure: "2.5", config: ofrep, features: seen, asks: byBody},
+		{name: "OFREP, 350 flags, new", plain: "respond", config: ofrep, features: seen, asks: byBodyOfMany},
 	}
 }
 
@@ -131,34 +142,64 @@ func names(n int) string {
 
 const secret = "a-secret-of-thirty-two-bytes-or-more"
 
-// requests gives the header lines that requests bring, in turn, and leaves the
-// public key of tokens in dir.
+// requests gives the requests that are made in turn, and leaves the public key of
+// tokens in dir.
 func (s site) requests(dir string) ([]string, error) {
+	var lines []string
+	var err error
 	switch s.asks {
 	case byHS256:
-		return tokens(s.tokens, jwt.SigningMethodHS256, []byte(secret))
+		lines, err = tokens(s.tokens, jwt.SigningMethodHS256, []byte(secret))
 	case byRS256:
-		key, err := rsaKey()
-		if err != nil {
-			return nil, err
+		var key *rsa.PrivateKey
+		if key, err = rsaKey(); err == nil {
+			err = writePublicKey(filepath.Join(dir, "public.pem"), key)
 		}
-		public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			lines, err = tokens(s.tokens, jwt.SigningMethodRS256, key)
 		}
-		text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
-		if err := os.WriteFile(filepath.Join(dir, "public.pem"), text, 0o600); err != nil {
-			return nil, err
-		}
-		return tokens(s.tokens, jwt.SigningMethodRS256, key)
 	case byUserAndRegion:
-		return users(0), nil
+		lines = users(0)
+	case byBody:
+		return bodies(1000), nil
+	case byBodyOfMany:
+		return bodies(10_000), nil
+	default:
+		for i := range 1000 {
+			lines = append(lines, fmt.Sprintf("X-User-ID: user-%d\r\nX-Region: RO\r\nX-Account: premium\r\nX-Beta: true\r\n", i))
+		}
 	}
-	out := make([]string, 1000)
+	return gets(lines), err
+}
+
+// gets makes requests of the header lines that tell them apart.
+func gets(lines []string) []string {
+	out := make([]string, len(lines))
+	for i := range lines {
+		out[i] = "GET /shop?item=7 HTTP/1.1\r\n" + client + lines[i] + "\r\n"
+	}
+	return out
+}
+
+// client is what all requests say.
+const client = "Host: shop.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Firefox/150.0\r\nAccept: */*\r\n"
+
+// bodies gives requests for all flags, of so many users.
+func bodies(n int) []string {
+	out := make([]string, n)
 	for i := range out {
-		out[i] = fmt.Sprintf("X-User-ID: user-%d\r\nX-Region: RO\r\nX-Account: premium\r\nX-Beta: true\r\n", i)
+		body := fmt.Sprintf(`{"context":{"targetingKey":"user-%d","plan":"premium","app":"2.14.1"}}`, i)
+		out[i] = fmt.Sprintf("POST /ofrep/v1/evaluate/flags HTTP/1.1\r\n%sX-Region: RO\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", client, len(body), body)
 	}
-	return out, nil
+	return out
+}
+
+func writePublicKey(path string, key *rsa.PrivateKey) error {
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), 0o600)
 }
 
 // rsaKey is the one of all sites of the process.

@@ -1,0 +1,459 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+)
+
+func init() { caddy.RegisterModule((*OFREP)(nil)) }
+
+// OFREP serves OpenFeature's remote evaluation protocol, version 0.3, to browsers
+// and mobile apps: under `/ofrep/v1/`, whatever else the site serves. Clients see
+// flags with `client: true`, and of them variant, value and reason; no rule, no
+// other flag, nothing about other people.
+//
+// The context is what the site's feature_flags block reads from the request, as for
+// any other request; what the client tells of itself fills in the rest. So clients
+// get the decisions that the application gets.
+//
+// A stream of server-sent events tells clients to ask again when something has
+// changed for them.
+type OFREP struct {
+	// CORS lists the origins, as https://app.example, whose pages may ask from
+	// elsewhere; `*` is any, without their cookies. Default: only the site's own.
+	CORS []string `json:"cors,omitempty"`
+
+	// Accept lists the attributes that clients may tell of themselves. Default:
+	// all that the site does not know better.
+	Accept []string `json:"accept,omitempty"`
+
+	// RateLimit is for each client address. Default: none.
+	RateLimit *RateLimit `json:"rate_limit,omitempty"`
+
+	// MaxBody is the largest request in bytes. Default: 65536.
+	MaxBody int64 `json:"max_body,omitempty"`
+
+	// Streams is how many event streams may be open at once, a tenth of them by
+	// one client address. Default: 10000. Negative: none is offered.
+	Streams int `json:"streams,omitempty"`
+
+	// Keys are secrets of 16 bytes or more that sign the streams' addresses, the
+	// first one; placeholders are resolved when the config is loaded. Default: a
+	// key in Caddy's storage, which instances may share.
+	Keys []string `json:"keys,omitempty"`
+
+	app     *App
+	log     *zap.Logger
+	limiter *limiter
+	accepts map[string]bool // nil: all
+	signer  *signer         // of the config's keys; nil: the shared one
+	streams streamCount
+	ending  context.Context // of the server: done when it shuts down
+}
+
+// The protocol's paths.
+const (
+	ofrepPrefix = "/ofrep/v1/"
+	ofrepFlags  = "/ofrep/v1/evaluate/flags"
+	ofrepEvents = "/ofrep/v1/events"
+)
+
+const (
+	defaultMaxBody = 64 << 10
+	defaultStreams = 10_000
+	mostAttributes = 256 // that a client may tell
+)
+
+// CaddyModule returns the module's information.
+func (*OFREP) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.feature_flags_ofrep", New: func() caddy.Module { return new(OFREP) }}
+}
+
+// Provision checks the options.
+func (o *OFREP) Provision(ctx caddy.Context) (err error) {
+	o.log = ctx.Logger()
+	if o.app, err = appOf(ctx); err != nil {
+		return err
+	}
+	o.app.claim(ctx, func(path string) bool { return strings.HasPrefix(path, ofrepPrefix) })
+	for _, origin := range o.CORS {
+		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin) {
+			return fmt.Errorf("cors: want an origin as https://app.example or *, got %q", origin)
+		}
+	}
+	if len(o.Accept) > 0 {
+		o.accepts = map[string]bool{}
+		for _, name := range o.Accept {
+			if name == evaluator.TargetingKey {
+				name = evaluator.UserID
+			}
+			o.accepts[name] = true
+		}
+	}
+	if o.MaxBody == 0 {
+		o.MaxBody = defaultMaxBody
+	}
+	if o.MaxBody < 0 {
+		return fmt.Errorf("max_body: want a size above 0, got %d", o.MaxBody)
+	}
+	if o.Streams == 0 {
+		o.Streams = defaultStreams
+	}
+	if o.limiter, err = newLimiter(o.RateLimit); err != nil {
+		return err
+	}
+	if len(o.Keys) > 0 {
+		if o.signer, err = configuredSigner(ofrepPurpose, o.Keys); err != nil {
+			return err
+		}
+	} else if o.Streams > 0 {
+		o.app.streamKey.use(ctx, ofrepPurpose)
+	}
+	o.streams.open = map[netip.Addr]int{}
+	o.ending = onShutdown(ctx)
+	return nil
+}
+
+// ServeHTTP answers requests under /ofrep/v1/ and passes all others on.
+func (o *OFREP) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if !strings.HasPrefix(r.URL.Path, ofrepPrefix) {
+		return next.ServeHTTP(w, r)
+	}
+	call, serve := "other", (*OFREP).serveNothing
+	key, single := strings.CutPrefix(r.URL.Path, ofrepFlags+"/")
+	switch {
+	case r.URL.Path == ofrepFlags, single && key == "":
+		call, serve = "bulk", (*OFREP).serveAll
+	case single:
+		call, serve = "flag", (*OFREP).serveOne
+	case strings.TrimSuffix(r.URL.Path, "/") == ofrepEvents:
+		call, serve = "stream", (*OFREP).serveStream
+	}
+	counted := &statusWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	err := o.serve(counted, r, serve)
+	ofrepRequests.WithLabelValues(call, strconv.Itoa(counted.status(err))).Inc()
+	return err
+}
+
+// statusWriter notes the status of an answer.
+type statusWriter struct {
+	caddyhttp.ResponseWriterWrapper
+	code int
+}
+
+// WriteHeader is part of http.ResponseWriter.
+func (s *statusWriter) WriteHeader(status int) {
+	s.code = status
+	s.ResponseWriterWrapper.WriteHeader(status)
+}
+
+func (s *statusWriter) status(err error) int {
+	switch {
+	case s.code != 0:
+		return s.code
+	case err != nil:
+		return statusOf(err)
+	}
+	return http.StatusOK
+}
+
+// ofrepCall answers one kind of request. Its error refuses the request before
+// anything is written.
+type ofrepCall func(o *OFREP, rq *request, w http.ResponseWriter, r *http.Request) error
+
+func (o *OFREP) serve(w http.ResponseWriter, r *http.Request, call ofrepCall) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			panics.Inc()
+			o.app.quiet.warn(time.Now(), "ofrep", "feature flags panicked while answering a client", zap.Any("panic", p), zap.Stack("stack"))
+			err = writeOFREP(w, http.StatusInternalServerError, ofrepTrouble{"the flags cannot be evaluated; the server's log says why"})
+		}
+	}()
+	o.allow(w.Header(), r)
+	if r.Method == http.MethodOptions {
+		w.Header().Set("Allow", "POST, GET, OPTIONS")
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	if wait := o.limiter.wait(clientOf(r), time.Now()); wait > 0 {
+		retryAfter(w.Header(), wait)
+		return writeOFREP(w, http.StatusTooManyRequests, ofrepTrouble{"too many requests of one client address"})
+	}
+	return call(o, ownRequest(o.app, r), w, r)
+}
+
+// allow tells browsers which pages of other origins may read the answer.
+func (o *OFREP) allow(h http.Header, r *http.Request) {
+	if len(o.CORS) == 0 {
+		return
+	}
+	origin := r.Header.Get("Origin")
+	anybody := slices.Contains(o.CORS, "*")
+	if !anybody {
+		h.Add("Vary", "Origin")
+	}
+	switch {
+	case origin == "":
+		return
+	case slices.Contains(o.CORS, origin):
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Allow-Credentials", "true")
+	case anybody:
+		h.Set("Access-Control-Allow-Origin", "*")
+	default:
+		return
+	}
+	h.Set("Access-Control-Expose-Headers", "ETag, Retry-After")
+	if r.Method != http.MethodOptions {
+		return
+	}
+	h.Add("Vary", "Access-Control-Request-Headers")
+	h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS")
+	h.Set("Access-Control-Max-Age", "86400")
+	if names := r.Header.Get("Access-Control-Request-Headers"); names != "" {
+		h.Set("Access-Control-Allow-Headers", names)
+	}
+}
+
+// ofrepTrouble is the body of answers that are about no flag.
+type ofrepTrouble struct {
+	Details string `json:"errorDetails"`
+}
+
+func writeOFREP(w http.ResponseWriter, status int, body any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, status, append(text, '\n'))
+}
+
+func writeJSON(w http.ResponseWriter, status int, text []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Add("Vary", "Authorization, Cookie")
+	w.WriteHeader(status)
+	_, _ = w.Write(text) // it fails when the client has gone
+	return nil
+}
+
+// onlyMethod refuses all methods but one.
+func onlyMethod(w http.ResponseWriter, r *http.Request, method string) bool {
+	if r.Method == method {
+		return true
+	}
+	w.Header().Set("Allow", method+", OPTIONS")
+	_ = writeOFREP(w, http.StatusMethodNotAllowed, ofrepTrouble{r.Method + " is not allowed here; use " + method})
+	return false
+}
+
+func (o *OFREP) serveNothing(_ *request, w http.ResponseWriter, r *http.Request) error {
+	return writeOFREP(w, http.StatusNotFound, ofrepTrouble{"there is nothing here; there are POST " + ofrepFlags + " and POST " + ofrepFlags + "/{key}"})
+}
+
+// posted is a refusal of what a client sent.
+type posted struct {
+	status        int
+	code, details string
+}
+
+// read reads the request's body and fills in the context.
+func (o *OFREP) read(rq *request, w http.ResponseWriter, r *http.Request) (*posted, error) {
+	attributes, refused := o.body(w, r)
+	if refused != nil {
+		return refused, nil
+	}
+	return nil, rq.readOwn(w, r, func(c *evaluator.Context) { o.fillIn(c, attributes) })
+}
+
+// body decodes the attributes that a client tells of itself.
+func (o *OFREP) body(w http.ResponseWriter, r *http.Request) (map[string]any, *posted) {
+	refuse := func(code, format string, args ...any) (map[string]any, *posted) {
+		return nil, &posted{http.StatusBadRequest, code, fmt.Sprintf(format, args...)}
+	}
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, o.MaxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, &posted{http.StatusRequestEntityTooLarge, parseError, fmt.Sprintf("the body has more than %d bytes", o.MaxBody)}
+	case err != nil:
+		return refuse(parseError, "the body ends in the middle")
+	}
+	if strings.TrimSpace(string(text)) == "" {
+		return nil, nil
+	}
+	var body struct {
+		Context json.RawMessage `json:"context"`
+	}
+	if err := json.Unmarshal(text, &body); err != nil {
+		return refuse(parseError, `the body is not a JSON object as {"context": {"targetingKey": "u1"}}`)
+	}
+	if len(body.Context) == 0 || string(body.Context) == "null" {
+		return nil, nil
+	}
+	if body.Context[0] != '{' {
+		return refuse(invalidContext, "context: want an object of attributes")
+	}
+	attributes := map[string]any{}
+	dec := json.NewDecoder(strings.NewReader(string(body.Context)))
+	dec.UseNumber()
+	if err := dec.Decode(&attributes); err != nil {
+		return refuse(invalidContext, "context: want an object of attributes")
+	}
+	if len(attributes) > mostAttributes {
+		return refuse(invalidContext, "context: %d attributes, want at most %d", len(attributes), mostAttributes)
+	}
+	for _, name := range []string{evaluator.TargetingKey, evaluator.UserID} {
+		switch attributes[name].(type) {
+		case nil, string, json.Number:
+		default:
+			return refuse(invalidContext, "context: %s: want a string", name)
+		}
+	}
+	return attributes, nil
+}
+
+// fillIn gives the context what the site does not know better.
+func (o *OFREP) fillIn(c *evaluator.Context, attributes map[string]any) {
+	if len(attributes) == 0 {
+		return
+	}
+	if own, ok := attributes[evaluator.UserID]; ok { // it counts where both are given
+		if evaluator.Of(own).IsMissing() {
+			delete(attributes, evaluator.UserID)
+		} else {
+			delete(attributes, evaluator.TargetingKey)
+		}
+	}
+	for name, value := range attributes {
+		same := name
+		if same == evaluator.TargetingKey {
+			same = evaluator.UserID
+		}
+		if o.accepts != nil && !o.accepts[same] || !c.Get(name).IsMissing() {
+			continue
+		}
+		if text, ok := value.(string); ok {
+			value = bounded(text)
+		}
+		if v := evaluator.Of(value); !v.IsMissing() {
+			c.Set(name, v)
+		}
+	}
+}
+
+// serveOne decides one flag.
+func (o *OFREP) serveOne(rq *request, w http.ResponseWriter, r *http.Request) error {
+	if !onlyMethod(w, r, http.MethodPost) {
+		return nil
+	}
+	key := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, ofrepFlags+"/"), "/")
+	refused, err := o.read(rq, w, r)
+	switch {
+	case err != nil:
+		return err
+	case refused != nil:
+		return writeOFREP(w, refused.status, ofrepFailure{key, refused.code, refused.details})
+	}
+	c := o.app.clientFlags(rq.rules, rq.arrival)
+	i := rq.rules.Index(key)
+	if i < 0 || c.place[i] < 0 { // whether there is one that clients may not see is not told
+		return writeOFREP(w, http.StatusNotFound, ofrepFailure{key, string(evaluator.FlagNotFound), "there is no such flag for clients"})
+	}
+	rq.rules.monitors[i].flag.Ask(rq.arrival)
+	d := rq.eval.Decide(i)
+	answer := c.answer(int(c.place[i]), c.code(i, d))
+	rq.mark(w.Header())
+	if answer.failed {
+		return writeJSON(w, http.StatusBadRequest, answer.line)
+	}
+	return writeJSON(w, http.StatusOK, answer.line)
+}
+
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
+
+// serveAll decides all flags that clients may see.
+func (o *OFREP) serveAll(rq *request, w http.ResponseWriter, r *http.Request) error {
+	if !onlyMethod(w, r, http.MethodPost) {
+		return nil
+	}
+	refused, err := o.read(rq, w, r)
+	switch {
+	case err != nil:
+		return err
+	case refused != nil:
+		return writeOFREP(w, refused.status, ofrepFailure{"", refused.code, refused.details})
+	}
+	c := o.app.clientFlags(rq.rules, rq.arrival)
+	c.askedBy(rq.arrival)
+	codes := c.decide(rq)
+	stream := o.address(r, rq.arrival)
+	etag := c.etag(codes, stream)
+	h := w.Header()
+	h.Set("ETag", etag)
+	rq.mark(h)
+	if matchesETag(r.Header["If-None-Match"], etag) {
+		h.Set("Cache-Control", "private, no-cache")
+		h.Add("Vary", "Authorization, Cookie")
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	pooled := bodies.Get().(*[]byte)
+	defer bodies.Put(pooled)
+	b := append((*pooled)[:0], `{"flags":[`...)
+	for k, code := range codes {
+		if k > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, c.answer(k, code).text...)
+	}
+	b = append(b, ']')
+	if stream != "" {
+		b = append(b, `,"eventStreams":[{"type":"sse","endpoint":{"requestUri":`...)
+		b = strconv.AppendQuote(b, stream) // an escaped address, so that this is JSON too
+		b = append(b, `},"inactivityDelaySec":120}]`...)
+	}
+	b = append(b, "}\n"...)
+	*pooled = b
+	return writeJSON(w, http.StatusOK, b)
+}
+
+// matchesETag compares as RFC 9110 §13.1.2 says: weakly, with each of a list.
+func matchesETag(lines []string, etag string) bool {
+	for _, line := range lines {
+		for part := range strings.SplitSeq(line, ",") {
+			if part = strings.TrimPrefix(strings.TrimSpace(part), "W/"); part == etag || part == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// UnmarshalCaddyfile is in caddyfile_ofrep.go.
+var (
+	_ caddy.Provisioner           = (*OFREP)(nil)
+	_ caddyhttp.MiddlewareHandler = (*OFREP)(nil)
+	_ caddyfile.Unmarshaler       = (*OFREP)(nil)
+)
