@@ -3,18 +3,32 @@
 
 GO ?= go
 
-.PHONY: test check race fuzz bench fmt
+.PHONY: test check race fuzz bench fmt browser tools-of-browser
 
-test:
+test: tools-of-browser
 	$(GO) vet ./...
 	$(GO) test ./...
+	cd tests/browser && $(GO) vet . && $(GO) test .
+
+# What people and their pages see: Chromium, and OpenFeature's own client.
+browser: tools-of-browser
+	cd tests/browser && $(GO) test .
+
+# Debian's packages, where they are missing, and what package-lock.json names.
+APT := $(if $(filter 0,$(shell id -u)),,sudo )DEBIAN_FRONTEND=noninteractive apt-get
+tools-of-browser:
+	@command -v chromium >/dev/null && command -v npm >/dev/null || { $(APT) update -qq && $(APT) install -y -qq --no-install-recommends chromium npm >/dev/null; }
+	@cmp -s tests/browser/package-lock.json tests/browser/node_modules/.installed || \
+		{ cd tests/browser && npm ci --no-audit --no-fund --loglevel=error && cp package-lock.json node_modules/.installed; }
 
 # What CI adds to the tests.
 check: fmt
 	$(GO) mod tidy -diff
+	cd tests/browser && $(GO) mod tidy -diff
 	$(GO) mod verify >/dev/null
 	CGO_ENABLED=0 $(GO) build ./...
 	$(GO) tool -modfile=tools.mod staticcheck ./...
+	cd tests/browser && $(GO) tool -modfile=../../tools.mod staticcheck ./...
 
 fmt:
 	@out=$$($(GO) tool -modfile=tools.mod gofumpt -l .); \
