@@ -98,14 +98,14 @@ func TestAuditIsBoundedInMemoryAndOnDisk(t *testing.T) {
 }
 
 func TestAuditCountIsBounded(t *testing.T) {
-	a := newAuditLog(100, 1<<20)
+	a := newDiary(100, 1<<20)
 	for i := range 1000 {
-		a.put(start, AuditEntry{Action: "step", Reason: fmt.Sprint(i)})
+		a.noteAudit(start, AuditEntry{Action: "step", Reason: fmt.Sprint(i)})
 	}
 	if len(a.entries) != 100 || len(a.known) != 100 || a.count != 100 || len(a.batch(1<<30)) != 100 {
 		t.Errorf("%d entries, %d known, %d wait", len(a.entries), len(a.known), a.count)
 	}
-	if got := a.find(AuditFilter{Limit: 1})[0].Reason; got != "999" {
+	if got := a.findAudit(AuditFilter{Limit: 1})[0].Reason; got != "999" {
 		t.Errorf("newest %s", got)
 	}
 }

@@ -15,7 +15,7 @@ type Health struct {
 	Since time.Time
 	// Err is why it is degraded, nil when it is not. It wraps [ErrLocked] when another process uses the directory.
 	Err error
-	// Waiting is the number of records in memory, audit entries among them, that are not on disk.
+	// Waiting is the number of records in memory, audit entries and feedback among them, that are not on disk.
 	Waiting int
 	// Compaction is why the last attempt to shorten a journal came to nothing, nil when it went well. The journal
 	// is longer than it need be, nothing else.
@@ -37,7 +37,7 @@ func (s *Store) Health() Health {
 // healthNow is Health for a caller that holds mu.
 func (s *Store) healthNow() Health {
 	h := s.health
-	h.Waiting = s.ledger.count + s.audit.count
+	h.Waiting = s.ledger.count + s.audit.count + s.feedback.count
 	h.SetAside = slices.Clone(h.SetAside)
 	return h
 }

@@ -11,7 +11,7 @@ type Options struct {
 	RetryMin, RetryMax time.Duration
 	// CloseTimeout is how long Close waits for the disk. 0: 5 s.
 	CloseTimeout time.Duration
-	// Retention is how long cleared trips, cleared overrides and cleared progress are kept. 0: 90 days.
+	// Retention is how long cleared trips, cleared overrides, cleared progress and feedback are kept. 0: 90 days.
 	Retention time.Duration
 
 	limits limits
@@ -24,14 +24,17 @@ type limits struct {
 	outdatedBytes, auditOutdatedBytes int64 // Their bytes.
 	auditCount                        int
 	auditBytes                        int64
+	feedbackCount                     int
+	feedbackBytes                     int64
 	batch                             int // Bytes written with one fsync.
 }
 
-// defaultLimits keep the audit below 8 MB on disk: 5 in force, 2 outdated and a batch.
+// defaultLimits keep the audit and the feedback below 8 MB each on disk: 5 or 4 in force, 2 outdated and a batch.
 var defaultLimits = limits{
 	outdated: 1000, outdatedBytes: 1 << 20,
 	auditOutdated: 2500, auditOutdatedBytes: 2 << 20,
 	auditCount: 10_000, auditBytes: 5 << 20,
+	feedbackCount: 50_000, feedbackBytes: 4 << 20,
 	batch: 1 << 20,
 }
 

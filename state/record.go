@@ -96,6 +96,7 @@ type record struct {
 	Override *Override   `json:"override,omitempty"`
 	Progress *Progress   `json:"progress,omitempty"`
 	Audit    *AuditEntry `json:"audit,omitempty"`
+	Feedback *Feedback   `json:"feedback,omitempty"`
 }
 
 // decodeRecord reads the payload of a line. A payload of an unknown kind, with a field of an unexpected type or without
@@ -116,6 +117,8 @@ func decodeRecord(payload []byte) record {
 		return record{Progress: r.Progress}
 	case r.Audit != nil && r.Audit.ID != "":
 		return record{Audit: r.Audit}
+	case r.Feedback != nil && r.Feedback.ID != "" && r.Feedback.Flag != "":
+		return record{Feedback: r.Feedback}
 	}
 	return record{}
 }

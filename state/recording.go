@@ -163,6 +163,6 @@ func (s *Store) unwritable() error {
 
 // note takes an audit entry into memory and has it written. The caller must hold mu.
 func (s *Store) note(now time.Time, e AuditEntry) {
-	s.audit.put(now, e)
+	s.audit.noteAudit(now, e)
 	s.signal()
 }

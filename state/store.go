@@ -1,16 +1,17 @@
 // Package state keeps what was flipped at run time: trips of the kill switch and their resets, overrides by hand,
-// rollout progress, and an audit of it all. It knows no Caddy, no HTTP and no fleet.
+// rollout progress, an audit of it all, and what people said. It knows no Caddy, no HTTP and no fleet.
 //
 // Memory is the truth: a record is in force as soon as the call that made it returns, whatever the disk does, and no
 // call waits for the disk. One goroutine writes behind, many records with one fsync, and tells through a [Pending] when
 // a record is safe. When the directory cannot be used the [Store] goes on in memory, is [Health].Degraded, and tries
 // again until everything is on disk.
 //
-// On disk there are, in a directory of mode 0700, three files of mode 0600:
+// On disk there are, in a directory of mode 0700, four files of mode 0600:
 //
-//	state.journal   trips, resets, overrides, progress: one checksummed JSON record a line, only appended to
-//	audit.journal   the audit, apart from it so that trips never wait behind it
-//	state.lock      an advisory lock and who holds it
+//	state.journal     trips, resets, overrides, progress: one checksummed JSON record a line, only appended to
+//	audit.journal     the audit, apart from it so that trips never wait behind it
+//	feedback.journal  what people said
+//	state.lock        an advisory lock and who holds it
 //
 // A journal with many outdated records is replaced by a shorter one (a new file, synced, renamed over the old one). A
 // last line that was not finished is cut off when the file is opened. Any other damage: the file is kept under the name
@@ -28,9 +29,10 @@ import (
 
 // Names of the files in the directory of a store.
 const (
-	JournalName = "state.journal"
-	AuditName   = "audit.journal"
-	LockName    = "state.lock"
+	JournalName  = "state.journal"
+	AuditName    = "audit.journal"
+	FeedbackName = "feedback.journal"
+	LockName     = "state.lock"
 )
 
 // ErrClosed is wrapped by the error of a [Pending] whose store was closed before the record was on disk.
@@ -44,7 +46,8 @@ type Store struct {
 
 	mu       sync.Mutex // Never held over a call to the system.
 	ledger   *ledger
-	audit    *auditLog
+	audit    *diary
+	feedback *diary
 	broken   error // Why the journal cannot be written now.
 	health   Health
 	watchers map[*func(Health)]struct{}
@@ -72,14 +75,16 @@ func Load(dir string, o Options) *Store {
 		dir:      dir,
 		options:  o,
 		ledger:   newLedger(),
-		audit:    newAuditLog(o.limits.auditCount, o.limits.auditBytes),
+		audit:    newDiary(o.limits.auditCount, o.limits.auditBytes),
+		feedback: newDiary(o.limits.feedbackCount, o.limits.feedbackBytes),
 		health:   Health{Path: dir},
 		watchers: map[*func(Health)]struct{}{},
 		wake:     make(chan struct{}, 1),
 		stop:     make(chan struct{}),
 	}
+	s.feedback.ages = true
 	if dir == "" {
-		s.ledger.volatile, s.audit.volatile = true, true
+		s.ledger.volatile, s.audit.volatile, s.feedback.volatile = true, true, true
 		return s
 	}
 	s.writer = newWriter(s)
@@ -130,7 +135,7 @@ func (s *Store) Flags() map[string]FlagState {
 func (s *Store) Audit(f AuditFilter) []AuditEntry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.audit.find(f)
+	return s.audit.findAudit(f)
 }
 
 // Snapshot returns everything the store knows but the audit, a copy.

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// book is what stands on a shelf, in memory: the ledger or the audit log. Store.mu guards it.
+// book is what stands on a shelf, in memory: the ledger or a diary. Store.mu guards it.
 type book interface {
 	load(s scanned) (changed bool)
 	expire(limit time.Time)
@@ -56,6 +56,10 @@ func newWriter(s *Store) *writer {
 			},
 			{
 				journal: &journal{path: s.path(AuditName), files: files}, book: s.audit,
+				outdated: limits.auditOutdated, outdatedBytes: limits.auditOutdatedBytes,
+			},
+			{
+				journal: &journal{path: s.path(FeedbackName), files: files}, book: s.feedback,
 				outdated: limits.auditOutdated, outdatedBytes: limits.auditOutdatedBytes,
 			},
 		},
@@ -148,7 +152,7 @@ func (w *writer) finish() {
 	s := w.s
 	s.mu.Lock()
 	waiters := s.ledger.abandon()
-	waiting := s.ledger.count + s.audit.count
+	waiting := s.ledger.count + s.audit.count + s.feedback.count
 	s.mu.Unlock()
 	closed := fmt.Errorf("state directory %q: %w", s.dir, ErrClosed)
 	settleAll(waiters, closed)
