@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 
@@ -48,6 +47,7 @@ var adminCalls = map[string]map[string]adminCall{
 	"override_link":        {http.MethodPost: (*App).serveOverrideLink},
 	"evaluate":             {http.MethodPost: (*App).serveEvaluate},
 	"audit":                {http.MethodGet: (*App).serveAudit},
+	"feedback/{name}":      {http.MethodGet: (*App).serveFeedback},
 	"events":               {http.MethodGet: (*App).serveEvents},
 	"lint":                 {http.MethodGet: (*App).serveLint},
 }
@@ -74,7 +74,7 @@ func (ad *Admin) serve(w http.ResponseWriter, r *http.Request) error {
 		})
 	}
 	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) {
-		failed = problem(http.StatusNotFound, "no such call: %s; there are /feature_flags/flags, /override_link, /evaluate, /audit, /events and /lint", r.URL.Path)
+		failed = problem(http.StatusNotFound, "no such call: %s; there are /feature_flags/flags, /override_link, /evaluate, /audit, /feedback, /events and /lint", r.URL.Path)
 	})
 	mux.ServeHTTP(w, r)
 	return failed
@@ -363,13 +363,9 @@ func (a *App) serveEvaluate(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *App) serveAudit(w http.ResponseWriter, r *http.Request) error {
-	limit := 100
-	if text := r.URL.Query().Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 10_000 {
-			return problem(http.StatusBadRequest, "limit: want a number from 1 to 10000, got %q", text)
-		}
-		limit = n
+	limit, err := readLimit(r)
+	if err != nil {
+		return err
 	}
 	entries := a.engine.store.Audit(state.AuditFilter{Flag: r.URL.Query().Get("flag"), Limit: limit})
 	if entries == nil {

@@ -68,6 +68,7 @@ type App struct {
 	swapped atomic.Pointer[chan struct{}] // closed when other rules are in force
 
 	streamKey storedKey // of OFREP
+	voters    storedKey // tells people who give feedback apart
 	pins      pins
 	overrides []*signer // of the sites' links for testers
 
@@ -275,6 +276,7 @@ func (a *App) Start() error {
 	a.stateChanged()
 	a.pins.key.start(a.ctx, a.log)
 	a.streamKey.start(a.ctx, a.log)
+	a.voters.start(a.ctx, a.log)
 	for _, f := range a.starters {
 		f()
 	}

@@ -16,6 +16,8 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("feature_flags_ofrep", httpcaddyfile.After, "templates")
 }
 
+const wantOrigins = "origins as https://app.example"
+
 func parseOFREP(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(OFREP)
 	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
@@ -40,7 +42,7 @@ func (o *OFREP) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		var err error
 		switch option := d.Val(); option {
 		case "cors":
-			err = some(d, option, "origins as https://app.example", &o.CORS)
+			err = some(d, option, wantOrigins, (*[]string)(&o.CORS))
 		case "accept":
 			err = some(d, option, "the names of attributes", &o.Accept)
 		case "rate_limit":

@@ -103,6 +103,8 @@ func buildCommand(root *cobra.Command) {
 	audit := add("audit", "Shows who did what, newest first", cobra.NoArgs, runAudit)
 	audit.Flags().String("flag", "", "Of one flag only")
 	audit.Flags().Int("limit", 50, "How many entries")
+	feedback := add("feedback <flag>", "Shows what people have said about a flag, newest first", cobra.ExactArgs(1), runFeedback)
+	feedback.Flags().Int("limit", 20, "How many of them")
 	add("watch", "Follows trips, resets, overrides and reloads as they happen", cobra.NoArgs, runWatch)
 	addSimulate(add("simulate", "Replays a trace, an access log or a scenario through a flag's guard", cobra.NoArgs, runSimulate))
 	lint := add("lint", "Finds definitions that do nothing, contradict themselves or are overdue", cobra.NoArgs, runLint)

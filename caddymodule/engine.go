@@ -37,12 +37,13 @@ type engine struct {
 	climbs    map[string]*climb
 	asides    map[string]*rollout.Progress // of rollouts that a config which overlaps has begun anew
 	mirrors   map[string]*monitors.Mirror
-	logs      []*bulkLog      // of sites that have had requests lately
-	edited    []string        // flags to arm anew: their definition was edited
-	tripped   map[string]bool // monitors that were disarmed because the state says tripped
-	followers []listener      // from Provision to Cleanup: what changes is in force there at once
-	listeners []listener      // from Start to Stop, the newest last: it speaks for all
-	parting   listener        // the last one that stopped, while it is not cleaned up
+	thought   map[string]*opinions // of flags that somebody has said something about; nil: not looked up
+	logs      []*bulkLog           // of sites that have had requests lately
+	edited    []string             // flags to arm anew: their definition was edited
+	tripped   map[string]bool      // monitors that were disarmed because the state says tripped
+	followers []listener           // from Provision to Cleanup: what changes is in force there at once
+	listeners []listener           // from Start to Stop, the newest last: it speaks for all
+	parting   listener             // the last one that stopped, while it is not cleaned up
 	stopTicks context.CancelFunc
 	ticking   sync.WaitGroup
 	health    state.Health // as it was last told
@@ -448,6 +449,7 @@ func (e *engine) resetNow(now time.Time, flag, by, reason string) []*state.Pendi
 	if record.ID == "" { // there was no trip: its counts begin anew all the same
 		e.store.Note(now, state.AuditEntry{Action: state.ActionReset, Flag: flag, By: by, Reason: reason})
 	}
+	e.opinionsChanged(flag)
 	if e.guardOf(flag).used() { // a person's word begins all of it anew
 		e.keep(now, flag, func(p *progress) { p.Guard = nil })
 	}

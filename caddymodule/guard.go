@@ -151,6 +151,7 @@ func (e *engine) readAgain() {
 			delete(e.climbs, name)
 		}
 	}
+	e.thought = nil
 }
 
 // keepGuard changes what is kept of a flag's guard.

@@ -67,8 +67,8 @@ type Handler struct {
 	app       *App
 	log       *zap.Logger
 	sources   []source
-	readsUser bool                   // there is a source of user_id
-	isOwn     func(path string) bool // requests that the plugin answers itself
+	readsUser bool                       // there is a source of user_id
+	isOwn     func(r *http.Request) bool // requests that the plugin answers itself
 	site      atomic.Pointer[siteRules]
 }
 
@@ -203,7 +203,7 @@ func (h *Handler) Cleanup() error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rq := requestOf(r)
 	switch {
-	case h.isOwn(r.URL.Path):
+	case h.isOwn(r):
 		return h.leave(rq, w, r, next)
 	case rq == nil:
 		rq = newRequest(h.app, r)

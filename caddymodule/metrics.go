@@ -40,6 +40,10 @@ var (
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "ofrep_streams",
 		Help: "Event streams of OpenFeature clients that are open.",
 	})
+	feedbackTaken = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "feature_flags", Name: "feedback_total",
+		Help: "What people have said about flags, by the variant that they were served; also words that take the place of their earlier ones.",
+	}, []string{"flag", "variant", "rating"})
 	panics = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "panics_total",
 		Help: "Panics in the plugin's own code; the requests went on.",
@@ -51,7 +55,7 @@ func registerMetrics(registry *prometheus.Registry) error {
 	if registry == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, fallbacks, decisionsRefused, ofrepRequests, ofrepStreams, panics, &running} {
+	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, fallbacks, decisionsRefused, ofrepRequests, ofrepStreams, feedbackTaken, panics, &running} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
 			return err

@@ -8,8 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,7 +37,7 @@ func init() { caddy.RegisterModule((*OFREP)(nil)) }
 type OFREP struct {
 	// CORS lists the origins, as https://app.example, whose pages may ask from
 	// elsewhere; `*` is any, without their cookies. Default: only the site's own.
-	CORS []string `json:"cors,omitempty"`
+	CORS origins `json:"cors,omitempty"`
 
 	// Accept lists the attributes that clients may tell of themselves. Default:
 	// all that the site does not know better.
@@ -93,11 +91,9 @@ func (o *OFREP) Provision(ctx caddy.Context) (err error) {
 	if o.app, err = appOf(ctx); err != nil {
 		return err
 	}
-	o.app.claim(ctx, func(path string) bool { return strings.HasPrefix(path, ofrepPrefix) })
-	for _, origin := range o.CORS {
-		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin) {
-			return fmt.Errorf("cors: want an origin as https://app.example or *, got %q", origin)
-		}
+	o.app.claim(ctx, func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, ofrepPrefix) })
+	if err := o.CORS.check(); err != nil {
+		return err
 	}
 	if len(o.Accept) > 0 {
 		o.accepts = map[string]bool{}
@@ -187,7 +183,7 @@ func (o *OFREP) serve(w http.ResponseWriter, r *http.Request, call ofrepCall) (e
 			err = writeOFREP(w, http.StatusInternalServerError, ofrepTrouble{"the flags cannot be evaluated; the server's log says why"})
 		}
 	}()
-	o.allow(w.Header(), r)
+	o.CORS.allow(w.Header(), r, "POST, GET, OPTIONS")
 	if r.Method == http.MethodOptions {
 		w.Header().Set("Allow", "POST, GET, OPTIONS")
 		w.WriteHeader(http.StatusNoContent)
@@ -198,39 +194,6 @@ func (o *OFREP) serve(w http.ResponseWriter, r *http.Request, call ofrepCall) (e
 		return writeOFREP(w, http.StatusTooManyRequests, ofrepTrouble{"too many requests of one client address"})
 	}
 	return call(o, ownRequest(o.app, r), w, r)
-}
-
-// allow tells browsers which pages of other origins may read the answer.
-func (o *OFREP) allow(h http.Header, r *http.Request) {
-	if len(o.CORS) == 0 {
-		return
-	}
-	origin := r.Header.Get("Origin")
-	anybody := slices.Contains(o.CORS, "*")
-	if !anybody {
-		h.Add("Vary", "Origin")
-	}
-	switch {
-	case origin == "":
-		return
-	case slices.Contains(o.CORS, origin):
-		h.Set("Access-Control-Allow-Origin", origin)
-		h.Set("Access-Control-Allow-Credentials", "true")
-	case anybody:
-		h.Set("Access-Control-Allow-Origin", "*")
-	default:
-		return
-	}
-	h.Set("Access-Control-Expose-Headers", "ETag, Retry-After")
-	if r.Method != http.MethodOptions {
-		return
-	}
-	h.Add("Vary", "Access-Control-Request-Headers")
-	h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS")
-	h.Set("Access-Control-Max-Age", "86400")
-	if names := r.Header.Get("Access-Control-Request-Headers"); names != "" {
-		h.Set("Access-Control-Allow-Headers", names)
-	}
 }
 
 // ofrepTrouble is the body of answers that are about no flag.
@@ -284,7 +247,7 @@ func (o *OFREP) read(rq *request, w http.ResponseWriter, r *http.Request) (*post
 	if refused != nil {
 		return refused, nil
 	}
-	return nil, rq.readOwn(w, r, func(c *evaluator.Context) { o.fillIn(c, attributes) })
+	return nil, rq.readOwn(w, r, func(c *evaluator.Context) { fillIn(c, attributes, o.accepts) })
 }
 
 // body decodes the attributes that a client tells of itself.
@@ -334,8 +297,9 @@ func (o *OFREP) body(w http.ResponseWriter, r *http.Request) (map[string]any, *p
 	return attributes, nil
 }
 
-// fillIn gives the context what the site does not know better.
-func (o *OFREP) fillIn(c *evaluator.Context, attributes map[string]any) {
+// fillIn gives the context what the site does not know better, of the attributes
+// that are accepted; nil: all.
+func fillIn(c *evaluator.Context, attributes map[string]any, accepts map[string]bool) {
 	if len(attributes) == 0 {
 		return
 	}
@@ -351,7 +315,7 @@ func (o *OFREP) fillIn(c *evaluator.Context, attributes map[string]any) {
 		if same == evaluator.TargetingKey {
 			same = evaluator.UserID
 		}
-		if o.accepts != nil && !o.accepts[same] || !c.Get(name).IsMissing() {
+		if accepts != nil && !accepts[same] || !c.Get(name).IsMissing() {
 			continue
 		}
 		if text, ok := value.(string); ok {

@@ -35,7 +35,7 @@ func FuzzClientBody(f *testing.F) {
 		var c evaluator.Context
 		c.Set(evaluator.UserID, evaluator.String("known"))
 		c.Set("region", evaluator.String("here"))
-		o.fillIn(&c, attributes)
+		fillIn(&c, attributes, nil)
 		if c.TargetingKey() != "known" || c.Get("region").Text() != "here" {
 			t.Errorf("the client says who it is: %v", c.Attributes())
 		}

@@ -17,11 +17,11 @@ import (
 // them speaks for and against none.
 type claim struct {
 	within []caddy.Module // what the handler stands in, the outermost first
-	takes  func(path string) bool
+	takes  func(r *http.Request) bool
 }
 
 // claim notes what the handler that is being provisioned answers.
-func (a *App) claim(ctx caddy.Context, takes func(path string) bool) {
+func (a *App) claim(ctx caddy.Context, takes func(r *http.Request) bool) {
 	modules := ctx.Modules()
 	a.claims = append(a.claims, claim{modules[:len(modules)-1], takes})
 }
@@ -29,13 +29,13 @@ func (a *App) claim(ctx caddy.Context, takes func(path string) bool) {
 // ownBehind returns what tells requests that are answered by handlers of ours in
 // the list of routes that the handler being provisioned stands in, or in lists
 // within that one. It may be asked when the config is provisioned.
-func (a *App) ownBehind(ctx caddy.Context) func(path string) bool {
+func (a *App) ownBehind(ctx caddy.Context) func(r *http.Request) bool {
 	modules := ctx.Modules()
 	var list caddy.Module
 	if n := len(modules); n > 1 {
 		list = modules[n-2]
 	}
-	claims := sync.OnceValue(func() (takes []func(string) bool) {
+	claims := sync.OnceValue(func() (takes []func(*http.Request) bool) {
 		for _, c := range a.claims {
 			if list == nil || slices.Contains(c.within, list) {
 				takes = append(takes, c.takes)
@@ -43,9 +43,9 @@ func (a *App) ownBehind(ctx caddy.Context) func(path string) bool {
 		}
 		return takes
 	})
-	return func(path string) bool {
+	return func(r *http.Request) bool {
 		for _, takes := range claims() {
-			if takes(path) {
+			if takes(r) {
 				return true
 			}
 		}
@@ -69,13 +69,23 @@ func onShutdown(ctx caddy.Context) context.Context {
 }
 
 // ownRequest returns the record of a request that the plugin answers itself, with
-// whatever the site's feature_flags block left to do.
+// whatever the site's feature_flags block left to do. Where that has done all of it,
+// because it stands where it could not know, the record is a copy: what is decided
+// of it is no exposure of the request.
 func ownRequest(app *App, r *http.Request) *request {
 	rq := requestOf(r)
-	if rq == nil {
+	switch {
+	case rq == nil:
 		rq = newRequest(app, r)
-		rq.own = true
+	case !rq.own:
+		told := rq
+		rq = &request{app: told.app, rules: told.rules, arrival: told.arrival, ctx: told.ctx.Clone(), site: told.site, repl: told.repl, tester: told.tester}
+		rq.eval.Reset(rq.rules.Ruleset, &rq.ctx, rq.arrival)
+		for _, o := range told.imposed {
+			rq.overrule(o.flag, o.decision)
+		}
 	}
+	rq.own = true
 	return rq
 }
 
@@ -85,6 +95,12 @@ func ownRequest(app *App, r *http.Request) *request {
 func (rq *request) readOwn(w http.ResponseWriter, r *http.Request, tell func(*evaluator.Context)) (err error) {
 	defer rq.app.survive("reading the context")
 	h := rq.reader
+	if h == nil && rq.site != nil { // it is read already
+		if tell != nil {
+			tell(&rq.ctx)
+		}
+		return nil
+	}
 	if h != nil {
 		claims, err := h.authenticate(rq, w, r)
 		if err != nil {

@@ -404,6 +404,9 @@ func (e *engine) rolloutHold(now time.Time, def *evaluator.Flag) string {
 	if e.store.Health().Degraded {
 		return holdDegraded
 	}
+	if e.feedbackHold(now, def) {
+		return holdFeedback
+	}
 	m := e.monitor(def.Name)
 	if g := m.Guard(); g != nil {
 		return g.Holds(now)

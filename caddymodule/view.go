@@ -27,7 +27,8 @@ type flagView struct {
 	Guard      guardView          `json:"guard"`
 	Rollout    *rollout.Status    `json:"rollout,omitempty"`
 
-	Mirror    *monitors.MirrorFigures `json:"mirror,omitempty"` // of copies of requests, where there were any
+	Mirror    *monitors.MirrorFigures `json:"mirror,omitempty"`   // of copies of requests, where there were any
+	Opinions  *monitors.Opinions      `json:"opinions,omitempty"` // what people have said, where anybody has
 	LastAsked *time.Time              `json:"last_asked,omitempty"`
 	Warning   string                  `json:"warning,omitempty"` // of a change that is not on disk
 }
@@ -60,6 +61,9 @@ func (a *App) view(r *rules, i int, now time.Time) flagView {
 	}
 	g := a.engine.guardOf(def.Name)
 	v.Mirror = a.engine.mirrorFigures(def.Name)
+	if o := a.engine.opinionsOf(now, def.Name); o.Total > 0 {
+		v.Opinions = &o
+	}
 	v.Rollout = a.engine.rolloutStatus(now, def, a.whyOff(def.Name, now))
 	v.State.Retry, v.State.Failures = g.Retry, g.Failures
 	if g.Probe != nil {

@@ -26,6 +26,7 @@ func (d *decoder) guard(n *node, path string) Guard {
 		"errors":     func(n *node, p string) { g.Errors = d.errorGuard(n, p) },
 		"latency":    func(n *node, p string) { g.Latency = d.latencyGuard(n, p) },
 		"traffic":    func(n *node, p string) { g.Traffic = d.trafficGuard(n, p) },
+		"feedback":   func(n *node, p string) { g.Feedback = d.feedbackGuard(n, p) },
 		"settle":     func(n *node, p string) { g.Settle = d.duration(n, p, 0, time.Minute) },
 		"user_epoch": func(n *node, p string) { g.UserEpoch = d.duration(n, p, time.Second, 30*24*time.Hour) },
 		"min_users": func(n *node, p string) {
@@ -136,6 +137,13 @@ func (d *decoder) latencyGuard(n *node, path string) *LatencyGuard {
 		"warm_up":  func(n *node, p string) { g.WarmUp = d.duration(n, p, 0, 24*time.Hour) },
 	})
 	return g
+}
+
+func (d *decoder) feedbackGuard(n *node, path string) bool {
+	if n.kind == boolNode {
+		return n.text == "true"
+	}
+	return d.oneOf(n, path, "hold") != ""
 }
 
 func (d *decoder) trafficGuard(n *node, path string) string {

@@ -119,6 +119,7 @@ type Guard struct {
 	Errors     *ErrorGuard
 	Latency    *LatencyGuard
 	Traffic    string        // "hold", "trip" or "off"
+	Feedback   bool          // clearly worse ratings hold the rollout
 	Settle     time.Duration // how long a block of requests may stay open at least
 	UserEpoch  time.Duration // how long a user who met an error is left out
 	MinUsers   int           // distinct failing users before a trip

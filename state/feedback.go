@@ -67,17 +67,26 @@ func (s *Store) AddFeedback(now time.Time, f Feedback) (Feedback, *Pending) {
 }
 
 // Feedback returns what people said, newest first.
-func (s *Store) Feedback(now time.Time, filter FeedbackFilter) (found []Feedback) {
+func (s *Store) Feedback(now time.Time, filter FeedbackFilter) []Feedback {
+	chosen := s.chooseFeedback(now.Add(-s.options.Retention), filter)
+	found := make([]Feedback, len(chosen))
+	for i, f := range chosen {
+		found[i] = *f
+	}
+	return found
+}
+
+// chooseFeedback holds mu for no longer than it takes to look: trips wait for it.
+func (s *Store) chooseFeedback(oldest time.Time, filter FeedbackFilter) (chosen []*Feedback) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	oldest := now.Add(-s.options.Retention)
 	for r := range s.feedback.newest() {
-		if filter.Limit > 0 && len(found) == filter.Limit {
+		if filter.Limit > 0 && len(chosen) == filter.Limit {
 			break
 		}
 		if f := r.Feedback; f != nil && (filter.Flag == "" || filter.Flag == f.Flag) && !f.At.Before(oldest) {
-			found = append(found, *f)
+			chosen = append(chosen, f)
 		}
 	}
-	return found
+	return chosen
 }
