@@ -17,13 +17,18 @@ func TestWalls(t *testing.T) {
 	}
 	rooms := []struct {
 		name    string
-		allowed []string // module paths beside the standard library
+		allowed []string          // module paths beside the standard library
+		spared  map[string]string // of the banned, with the reason
 	}{
-		{"evaluator", []string{"cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}},
-		{"monitors", nil},
-		{"rollout", []string{module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}},
-		{"sources", []string{module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}},
-		{"state", []string{module + "monitors", module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}},
+		{"evaluator", []string{"cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
+		{"monitors", nil, nil},
+		{"rollout", []string{module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
+		{
+			"sources",
+			[]string{module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/", "github.com/cenkalti/backoff/v5"},
+			map[string]string{"net/http": "it fetches definitions as a client; requests that Caddy serves it does not know"},
+		},
+		{"state", []string{module + "monitors", module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
 	}
 	for _, room := range rooms {
 		t.Run(room.name, func(t *testing.T) {
@@ -55,7 +60,7 @@ func TestWalls(t *testing.T) {
 				t.Fatalf("go list: %v", err)
 			}
 			for dep := range strings.FieldsSeq(string(standard)) {
-				if why := banned[dep]; why != "" {
+				if why := banned[dep]; why != "" && room.spared[dep] == "" {
 					t.Errorf("%s imports %s: %s", room.name, dep, why)
 				}
 			}
