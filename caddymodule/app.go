@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,7 +18,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
-	"github.com/seed-6adbc061/caddy-feature-flags/sources"
 )
 
 func init() {
@@ -77,18 +75,6 @@ type App struct {
 	watching sync.WaitGroup
 }
 
-// Source is a source of definitions.
-type Source struct {
-	// Type is file.
-	Type string `json:"type"`
-
-	// Path of the file; placeholders are resolved when the config is loaded.
-	Path string `json:"path,omitempty"`
-
-	// Poll is how often it is looked at. Default: 2s; at least 100ms.
-	Poll caddy.Duration `json:"poll,omitempty"`
-}
-
 // State says where run-time state is kept.
 type State struct {
 	// Type is local (a directory, the default) or memory (lost when Caddy
@@ -98,19 +84,6 @@ type State struct {
 	// Path of the directory; placeholders are resolved when the config is
 	// loaded. Default: feature_flags under Caddy's data directory.
 	Path string `json:"path,omitempty"`
-}
-
-// liveSource is a source with what it last said.
-type liveSource struct {
-	sources.Source
-	doc    *evaluator.Document // in force
-	wanted *evaluator.Document // the last that could be read; not in force where it has mistakes or does not fit the others
-	err    error               // why what it said last cannot be read at all
-}
-
-type reloadFailure struct {
-	since time.Time
-	err   error
 }
 
 // mention is a flag that the config names.
@@ -165,7 +138,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.openSources(repl); err != nil {
 		return err
 	}
-	program, err := a.compile(nil)
+	program, err := a.firstProgram()
 	if err != nil {
 		return fmt.Errorf("feature flags:\n%w", err)
 	}
@@ -197,70 +170,6 @@ func (s *State) directory(repl *caddy.Replacer) (string, error) {
 	return filepath.Abs(path)
 }
 
-func (a *App) openSources(repl *caddy.Replacer) error {
-	var errs []error
-	for i, s := range a.Sources {
-		if s.Type != "file" {
-			errs = append(errs, fmt.Errorf("sources[%d]: want file, got %q", i, s.Type))
-			continue
-		}
-		path, err := repl.ReplaceOrErr(s.Path, true, true)
-		if err != nil || path == "" {
-			errs = append(errs, fmt.Errorf("sources[%d]: path: %q: want a file: %w", i, s.Path, cmp.Or(err, errors.New("empty"))))
-			continue
-		}
-		// A little more often than asked: a change is to be in force, not only
-		// seen, within the interval and a tenth of a second.
-		poll := cmp.Or(time.Duration(s.Poll), sources.DefaultPoll)
-		src := &liveSource{Source: &sources.File{Path: path, Poll: max(poll*9/10, sources.MinPoll)}}
-		src.take(src.Load(a.ctx))
-		if src.err != nil {
-			errs = append(errs, src.err)
-		}
-		a.sources = append(a.sources, src)
-	}
-	if len(errs) > 0 {
-		return fmt.Errorf("feature flags:\n%w", errors.Join(errs...))
-	}
-	return nil
-}
-
-// take decodes a new version of a source's text. One that cannot be read at all
-// leaves the last document; the mistakes of one that can are told by compile,
-// together with all others.
-func (s *liveSource) take(text sources.Document, err error) {
-	if s.err = err; err != nil {
-		return
-	}
-	doc, err := evaluator.Decode(text.Name, text.Body)
-	if doc == nil {
-		s.err = err
-		return
-	}
-	s.wanted = doc
-}
-
-// compile merges what the sources last said; or, of all but one, what is in
-// force. On success it is what is in force.
-func (a *App) compile(only *liveSource) (*evaluator.Program, error) {
-	docs := make([]*evaluator.Document, 0, len(a.sources))
-	for _, s := range a.sources {
-		if only == nil || s == only {
-			docs = append(docs, s.wanted)
-		} else {
-			docs = append(docs, s.doc)
-		}
-	}
-	program, err := evaluator.Compile(docs...)
-	if err != nil {
-		return nil, err
-	}
-	for i, s := range a.sources {
-		s.doc = docs[i]
-	}
-	return program, nil
-}
-
 // take puts a program in force.
 func (a *App) take(program *evaluator.Program) {
 	a.mu.Lock()
@@ -281,11 +190,7 @@ func (a *App) Start() error {
 		f()
 	}
 	a.checkMentions()
-	for _, s := range a.sources {
-		a.watching.Go(func() {
-			s.Watch(a.running, func(text sources.Document, err error) { a.changed(s, text, err) })
-		})
-	}
+	a.watchSources()
 	a.log.Info("feature flags in force", zap.Int("flags", a.rules.Load().Len()), zap.String("environment", a.environment), zap.String("state", cmp.Or(a.dir, "memory")))
 	a.engine.firstHealth()
 	return nil
@@ -398,58 +303,12 @@ func (a *App) whyOff(flag string, now time.Time) string {
 	return r.WhyOff(i, a.environment, now)
 }
 
-// changed takes a new version of a source, or its failure. A source that is
-// bad does not hold up the others.
-func (a *App) changed(s *liveSource, text sources.Document, err error) {
-	defer a.survive("reloading definitions")
-	a.reload.Lock()
-	defer a.reload.Unlock()
-	s.take(text, err)
-	failed := a.sourceErrors()
-	now := time.Now()
-	if s.err == nil {
-		program, err := a.compile(nil)
-		if err != nil {
-			failed = errors.Join(failed, err)
-			// Perhaps it is another source that does not fit.
-			program, err = a.compile(s)
-		}
-		if err == nil {
-			a.take(program)
-			a.report(news{Event: eventReloaded, At: now, Reason: s.Name(), Data: map[string]any{"source": s.Name(), "flags": a.rules.Load().Len()}})
-			a.checkMentions()
-		}
-	}
-	old := a.failing.Load()
-	switch {
-	case failed == nil:
-		a.failing.Store(nil)
-	case old == nil || old.err.Error() != failed.Error():
-		since := now
-		if old != nil {
-			since = old.since
-		}
-		a.failing.Store(&reloadFailure{since, failed})
-		a.report(news{Event: eventReloadFailed, At: now, Reason: failed.Error()})
-	}
-}
-
 // report tells of this config, unless a later one runs already, which watches
 // the same sources.
 func (a *App) report(n news) {
 	if a.engine.newest() == listener(a) {
 		a.engine.tell(n)
 	}
-}
-
-func (a *App) sourceErrors() error {
-	var errs []error
-	for _, s := range a.sources {
-		if s.err != nil {
-			errs = append(errs, s.err)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // survive keeps a panic in our own code from failing a request; deferred.

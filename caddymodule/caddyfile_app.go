@@ -1,9 +1,6 @@
 package caddymodule
 
 import (
-	"time"
-
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -26,6 +23,13 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //	feature_flags [<file>] {
 //		source file <path> {
 //			poll <interval>
+//		}
+//		source http <url> {
+//			poll     <interval>
+//			header   <name> <value>
+//			timeout  <duration>
+//			max_size <size>
+//			optional
 //		}
 //		environment <name>
 //		state local <directory>
@@ -55,35 +59,6 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	return nil
-}
-
-func (a *App) parseSource(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	if len(args) == 0 || args[0] != "file" {
-		return d.Errf("source: want `file` and a path, got %q", args)
-	}
-	if len(args) != 2 {
-		return d.Errf("source file: want one path, got %d", len(args)-1)
-	}
-	s := Source{Type: "file", Path: args[1]}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch option := d.Val(); option {
-		case "poll":
-			var text string
-			if err := one(d, option, "an interval as 2s", &text); err != nil {
-				return err
-			}
-			poll, err := caddy.ParseDuration(text)
-			if err != nil || poll < 100*time.Millisecond || poll > time.Hour {
-				return d.Errf("poll: want an interval from 100ms to 1h, got %q", text)
-			}
-			s.Poll = caddy.Duration(poll)
-		default:
-			return unknownOption(d, "source file", option, "poll")
-		}
-	}
-	a.Sources = append(a.Sources, s)
 	return nil
 }
 

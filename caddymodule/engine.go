@@ -16,6 +16,7 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
 	"github.com/seed-6adbc061/caddy-feature-flags/rollout"
+	"github.com/seed-6adbc061/caddy-feature-flags/sources"
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
 )
 
@@ -37,13 +38,15 @@ type engine struct {
 	climbs    map[string]*climb
 	asides    map[string]*rollout.Progress // of rollouts that a config which overlaps has begun anew
 	mirrors   map[string]*monitors.Mirror
-	thought   map[string]*opinions // of flags that somebody has said something about; nil: not looked up
-	logs      []*bulkLog           // of sites that have had requests lately
-	edited    []string             // flags to arm anew: their definition was edited
-	tripped   map[string]bool      // monitors that were disarmed because the state says tripped
-	followers []listener           // from Provision to Cleanup: what changes is in force there at once
-	listeners []listener           // from Start to Stop, the newest last: it speaks for all
-	parting   listener             // the last one that stopped, while it is not cleaned up
+	copies    map[string]sources.Document // of remote sources, by address: what was in force
+	said      map[string]bool             // what is to be logged once
+	thought   map[string]*opinions        // of flags that somebody has said something about; nil: not looked up
+	logs      []*bulkLog                  // of sites that have had requests lately
+	edited    []string                    // flags to arm anew: their definition was edited
+	tripped   map[string]bool             // monitors that were disarmed because the state says tripped
+	followers []listener                  // from Provision to Cleanup: what changes is in force there at once
+	listeners []listener                  // from Start to Stop, the newest last: it speaks for all
+	parting   listener                    // the last one that stopped, while it is not cleaned up
 	stopTicks context.CancelFunc
 	ticking   sync.WaitGroup
 	health    state.Health // as it was last told
@@ -129,6 +132,8 @@ func newEngine(dir string) *engine {
 		resumed:  map[string]bool{},
 		kept:     map[string]*progress{},
 		holds:    map[string]*hold{},
+		copies:   map[string]sources.Document{},
+		said:     map[string]bool{},
 		climbs:   map[string]*climb{},
 		asides:   map[string]*rollout.Progress{},
 		mirrors:  map[string]*monitors.Mirror{},

@@ -18,7 +18,7 @@ const (
 
 // HTTP is a source behind a URL, asked again and again. Only 200 with a body is a version, and 304 says that the last
 // one still is; whatever else comes is an error, and so is a body that is empty or blank, a web page (a captive portal, a
-// login), in an encoding other than gzip, larger than MaxSize when unpacked, or not certainly whole: of one in HTTP/1 that
+// login), in an encoding other than gzip, larger than MaxSize when unpacked, or not certainly whole: of YAML in HTTP/1 that
 // neither has a length, nor comes in chunks, nor is packed, nobody can tell.
 //
 // Load asks without a condition. Watch names the version that it has by ETag and Last-Modified, unless the latter was

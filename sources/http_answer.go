@@ -93,10 +93,9 @@ func (e *exchange) read(resp *http.Response) ([]byte, *fault) {
 		return nil, newFault(fmt.Sprintf("answered in the encoding %q, want gzip or none", e.hidden.hide(encoding, false, 20)))
 	case resp.ContentLength > e.maxSize:
 		return nil, tooLarge
-	case resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor == 1 && !resp.Uncompressed:
-		// Not over TLS either: crypto/tls takes an end without close_notify for one.
-		return nil, newFault("answered without saying where the body ends, want a Content-Length or chunks")
 	}
+	// Not over TLS either: crypto/tls takes an end without close_notify for one.
+	endless := resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor == 1 && !resp.Uncompressed
 	var body bytes.Buffer
 	n, err := body.ReadFrom(io.LimitReader(resp.Body, e.maxSize+1))
 	switch {
@@ -112,6 +111,8 @@ func (e *exchange) read(resp *http.Response) ([]byte, *fault) {
 		return nil, tooLarge
 	case len(bytes.TrimSpace(body.Bytes())) == 0:
 		return nil, newFault("answered with an empty body, want JSON or YAML")
+	case endless && bytes.TrimSpace(body.Bytes())[0] != '{': // JSON that is cut off is none; YAML may well be
+		return nil, newFault("answered without saying where the body ends, want a Content-Length or chunks")
 	}
 	return bytes.Clone(body.Bytes()), nil // Without the room that it grew by.
 }

@@ -127,8 +127,10 @@ func TestHTTPBrokenAnswers(t *testing.T) {
 		{"chunk cut off", sayBytes(ok + "Transfer-Encoding: chunked\r\n\r\n20\r\n{}"), "the body is cut off"},
 		{"no chunks", sayBytes(ok + "Transfer-Encoding: chunked\r\n\r\n{}\r\n"), "reading the body: invalid byte in chunk length"},
 		{"chunks", sayBytes(ok + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"), ""},
-		{"no length", sayBytes(ok + "\r\n{}"), "answered without saying where the body ends, want a Content-Length or chunks"},
-		{"no length, HTTP/1.0", sayBytes("HTTP/1.0 200 OK\r\n\r\n{}"), "answered without saying where the body ends, want a Content-Length or chunks"},
+		{"no length", sayBytes(ok + "\r\n{}"), ""},
+		{"no length, HTTP/1.0", sayBytes("HTTP/1.0 200 OK\r\n\r\n{}"), ""},
+		{"no length, YAML", sayBytes(ok + "\r\na:\n  active: true\n"), "answered without saying where the body ends, want a Content-Length or chunks"},
+		{"no length, YAML, HTTP/1.0", sayBytes("HTTP/1.0 200 OK\r\n\r\na:\n  active: true\n"), "answered without saying where the body ends, want a Content-Length or chunks"},
 		{"no length, packed", sayBytes(ok + "Content-Encoding: gzip\r\n\r\n" + string(packed([]byte("{}")))), ""},
 		{"no length, half packed", sayBytes(ok + "Content-Encoding: gzip\r\n\r\n" + string(packed([]byte("{}"))[:22])), "the body is cut off"},
 		{"reset amid the body", func(conn net.Conn) {

@@ -1,0 +1,314 @@
+package caddymodule
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/sources"
+)
+
+// Source is a source of definitions. Placeholders in its texts are resolved when
+// the config is loaded.
+type Source struct {
+	// Type is file or http.
+	Type string `json:"type"`
+
+	// Path of a file.
+	Path string `json:"path,omitempty"`
+
+	// URL that definitions are fetched from, http or https.
+	URL string `json:"url,omitempty"`
+
+	// Poll is how often it is looked at. Default: 2s, of a file at least 100ms; of
+	// a URL 30s, at least 1s.
+	Poll caddy.Duration `json:"poll,omitempty"`
+
+	// Header is sent to the URL's own origin.
+	Header http.Header `json:"header,omitempty"`
+
+	// Timeout of one fetch. Default: 10s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// MaxSize in bytes of what is fetched. Default: 16 MiB.
+	MaxSize int64 `json:"max_size,omitempty"`
+
+	// Optional has Caddy start without any flags of the URL where it does not answer
+	// and there is no copy of what it said last.
+	Optional bool `json:"optional,omitempty"`
+}
+
+// liveSource is a source with what it last said.
+type liveSource struct {
+	sources.Source
+	inForce version
+	wanted  version // the last that could be read; not in force where it has mistakes or does not fit the others
+	err     error   // why what it says now is not wanted
+
+	address  string        // of a remote one, with its secrets; "" a local one
+	kept     *sources.Kept // its last good copy on disk; nil: there is no disk
+	optional bool
+}
+
+// version is what a source said. The zero version is nothing yet.
+type version struct {
+	text sources.Document
+	doc  *evaluator.Document
+}
+
+type reloadFailure struct {
+	since time.Time
+	err   error
+}
+
+// open makes the source ready.
+func (s *Source) open(repl *caddy.Replacer, dir string) (*liveSource, error) {
+	text := func(field, given, want string) (string, error) {
+		out, err := repl.ReplaceOrErr(given, true, true)
+		if err != nil || out == "" {
+			return "", fmt.Errorf("%s: %q: want %s: %w", field, given, want, cmp.Or(err, errors.New("empty")))
+		}
+		return out, nil
+	}
+	switch s.Type {
+	case "file":
+		path, err := text("path", s.Path, "a file")
+		if err != nil {
+			return nil, err
+		}
+		// A little more often than asked: a change is to be in force, not only
+		// seen, within the interval and a tenth of a second.
+		poll := cmp.Or(time.Duration(s.Poll), sources.DefaultPoll)
+		return &liveSource{Source: &sources.File{Path: path, Poll: max(poll*9/10, sources.MinPoll)}}, nil
+	case "http":
+		address, err := text("url", s.URL, "an address as https://flags.example/shop.json")
+		if err != nil {
+			return nil, errors.New("url: is empty, or has a placeholder that is not known") // without it: it may hold a secret
+		}
+		header := http.Header{}
+		for name, values := range s.Header {
+			for _, v := range values {
+				if v, err = repl.ReplaceOrErr(v, true, true); err != nil {
+					return nil, fmt.Errorf("header: %s has a placeholder that is not known", name)
+				}
+				header.Add(name, v)
+			}
+		}
+		src := &sources.HTTP{URL: address, Poll: time.Duration(s.Poll), Header: header, Timeout: time.Duration(s.Timeout), MaxSize: s.MaxSize}
+		if err := src.Check(); err != nil {
+			return nil, err
+		}
+		live := &liveSource{Source: src, address: address, optional: s.Optional}
+		if dir != "" {
+			live.kept = &sources.Kept{Path: sources.KeptPath(filepath.Join(dir, "sources"), address), MaxSize: s.MaxSize}
+		}
+		return live, nil
+	}
+	return nil, fmt.Errorf("want file or http, got %q", s.Type)
+}
+
+// openSources opens and reads all sources.
+func (a *App) openSources(repl *caddy.Replacer) error {
+	var errs []error
+	for i := range a.Sources {
+		s, err := a.Sources[i].open(repl, a.dir)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sources[%d]: %w", i, err))
+			continue
+		}
+		a.sources = append(a.sources, s)
+		s.take(s.Load(a.ctx))
+		if s.err == nil {
+			continue
+		}
+		// What a remote source says now is no use; what it said last is.
+		if s.wanted = a.lastGood(s); s.wanted.doc == nil && !s.optional {
+			errs = append(errs, s.err)
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("feature flags:\n%w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// take decodes a new version of a source's text. One that cannot be read at all
+// leaves the last; the mistakes of one that can are told by compile, together with
+// all others.
+func (s *liveSource) take(text sources.Document, err error) {
+	if s.err = err; err != nil {
+		return
+	}
+	doc, _ := evaluator.Decode(text.Name, text.Body) // it keeps its mistakes
+	s.wanted = version{text, doc}
+}
+
+// lastGood returns what a remote source said last that was in force, in this process
+// or an earlier one.
+func (a *App) lastGood(s *liveSource) version {
+	if s.address == "" {
+		return version{}
+	}
+	text, known := a.engine.copyOf(s.address)
+	if !known && s.kept != nil {
+		var err error
+		if text, err = s.kept.Load(); err == nil {
+			known = true
+		}
+	}
+	if !known {
+		return version{}
+	}
+	doc, _ := evaluator.Decode(text.Name, text.Body)
+	return version{text, doc}
+}
+
+// firstProgram compiles what the sources say. Where that cannot be, remote ones
+// speak by their last good copy.
+func (a *App) firstProgram() (*evaluator.Program, error) {
+	program, err := a.compile(nil)
+	if err != nil {
+		var again []*liveSource
+		for _, s := range a.sources {
+			if good := a.lastGood(s); good.doc != nil && good.text.Revision != s.wanted.text.Revision {
+				s.wanted = good
+				again = append(again, s)
+			}
+		}
+		if len(again) == 0 {
+			return nil, err
+		}
+		var failed error
+		if program, failed = a.compile(nil); failed != nil {
+			return nil, err
+		}
+		for _, s := range again {
+			s.err = cmp.Or(s.err, err)
+		}
+	}
+	if err := a.sourceErrors(); err != nil {
+		a.failing.Store(&reloadFailure{time.Now(), err})
+	}
+	return program, nil
+}
+
+// compile merges what the sources last said; or, of all but one, what is in
+// force. On success it is what is in force.
+func (a *App) compile(only *liveSource) (*evaluator.Program, error) {
+	versions, docs := make([]version, len(a.sources)), make([]*evaluator.Document, 0, len(a.sources))
+	for i, s := range a.sources {
+		if versions[i] = s.inForce; only == nil || s == only {
+			versions[i] = s.wanted
+		}
+		if doc := versions[i].doc; doc != nil {
+			docs = append(docs, doc)
+		}
+	}
+	program, err := evaluator.Compile(docs...)
+	if err != nil {
+		return nil, err
+	}
+	for i, s := range a.sources {
+		s.inForce = versions[i]
+	}
+	return program, nil
+}
+
+// watchSources tells how the sources stand, and begins to watch them.
+func (a *App) watchSources() {
+	if f := a.failing.Load(); f != nil {
+		a.report(news{Event: eventReloadFailed, At: f.since, Reason: f.err.Error()})
+	}
+	a.tellShadowed()
+	for _, s := range a.sources {
+		a.watching.Go(func() {
+			a.keepCopy(s)
+			s.Watch(a.running, func(text sources.Document, err error) { a.changed(s, text, err) })
+		})
+	}
+}
+
+// changed takes a new version of a source, or its failure. A source that is
+// bad does not hold up the others.
+func (a *App) changed(s *liveSource, text sources.Document, err error) {
+	defer a.survive("reloading definitions")
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	s.take(text, err)
+	failed := a.sourceErrors()
+	now := time.Now()
+	if s.err == nil {
+		program, err := a.compile(nil)
+		if err != nil {
+			failed = errors.Join(failed, err)
+			// Perhaps it is another source that does not fit.
+			program, err = a.compile(s)
+		}
+		if err == nil {
+			a.take(program)
+			a.report(news{Event: eventReloaded, At: now, Reason: s.Name(), Data: map[string]any{"source": s.Name(), "flags": a.rules.Load().Len()}})
+			a.checkMentions()
+			a.tellShadowed()
+			for _, s := range a.sources {
+				a.keepCopyOf(s)
+			}
+		}
+	}
+	old := a.failing.Load()
+	switch {
+	case failed == nil:
+		a.failing.Store(nil)
+	case old == nil || old.err.Error() != failed.Error():
+		since := now
+		if old != nil {
+			since = old.since
+		}
+		a.failing.Store(&reloadFailure{since, failed})
+		a.report(news{Event: eventReloadFailed, At: now, Reason: failed.Error()})
+	}
+}
+
+// sourceErrors joins why sources' words are not in force.
+func (a *App) sourceErrors() error {
+	var errs []error
+	for _, s := range a.sources {
+		if s.err != nil {
+			errs = append(errs, s.err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keepCopy keeps what is in force of a remote source, for when it does not answer.
+func (a *App) keepCopy(s *liveSource) {
+	defer a.survive("keeping a copy of definitions")
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	a.keepCopyOf(s)
+}
+
+// keepCopyOf is keepCopy for a caller that holds reload.
+func (a *App) keepCopyOf(s *liveSource) {
+	if s.address == "" || s.inForce.doc == nil || !a.engine.keepCopy(s.address, s.inForce.text) || s.kept == nil {
+		return
+	}
+	if err := s.kept.Save(s.inForce.text); err != nil {
+		a.log.Warn("what a remote source says cannot be kept on disk: a start without it will have the copy of before", zap.String("source", s.Name()), zap.Error(err))
+	}
+}
+
+// tellShadowed logs flags that several sources define, once.
+func (a *App) tellShadowed() {
+	for _, s := range a.rules.Load().Shadowed() {
+		if a.engine.firstTime("shadowed " + s.Flag + " " + s.Source + " " + s.By) {
+			a.log.Warn("a flag is defined in several sources; the later one holds", zap.String("flag", s.Flag), zap.String("earlier", s.Source), zap.String("later", s.By))
+		}
+	}
+}
