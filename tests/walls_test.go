@@ -29,6 +29,7 @@ func TestWalls(t *testing.T) {
 			map[string]string{"net/http": "it fetches definitions as a client; requests that Caddy serves it does not know"},
 		},
 		{"state", []string{module + "monitors", module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
+		{"state/history", []string{module + "monitors", "go.etcd.io/bbolt", "golang.org/x/sys"}, nil},
 	}
 	for _, room := range rooms {
 		t.Run(room.name, func(t *testing.T) {
