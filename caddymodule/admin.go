@@ -48,6 +48,7 @@ var adminCalls = map[string]map[string]adminCall{
 	"evaluate":             {http.MethodPost: (*App).serveEvaluate},
 	"audit":                {http.MethodGet: (*App).serveAudit},
 	"feedback/{name}":      {http.MethodGet: (*App).serveFeedback},
+	"history/{name}":       {http.MethodGet: (*App).serveHistory},
 	"events":               {http.MethodGet: (*App).serveEvents},
 	"lint":                 {http.MethodGet: (*App).serveLint},
 }
@@ -74,7 +75,7 @@ func (ad *Admin) serve(w http.ResponseWriter, r *http.Request) error {
 		})
 	}
 	mux.HandleFunc("/", func(http.ResponseWriter, *http.Request) {
-		failed = problem(http.StatusNotFound, "no such call: %s; there are /feature_flags/flags, /override_link, /evaluate, /audit, /feedback, /events and /lint", r.URL.Path)
+		failed = problem(http.StatusNotFound, "no such call: %s; there are /feature_flags/flags, /override_link, /evaluate, /audit, /feedback, /history, /events and /lint", r.URL.Path)
 	})
 	mux.ServeHTTP(w, r)
 	return failed
@@ -187,6 +188,11 @@ func (a *App) degraded() []string {
 	}
 	if h := a.engine.store.Health(); h.Degraded {
 		out = append(out, fmt.Sprintf("state: %v", h.Err))
+	}
+	if kept := a.engine.recorder.history(); kept != nil {
+		if err := kept.Health(); err != nil {
+			out = append(out, err.Error())
+		}
 	}
 	return out
 }

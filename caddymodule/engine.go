@@ -51,6 +51,7 @@ type engine struct {
 	ticking   sync.WaitGroup
 	health    state.Health // as it was last told
 
+	recorder *recorder // of the history
 	stream   stream
 	telling  queue // log, stream, metrics
 	emitting queue // event handlers, which are somebody else's code
@@ -60,6 +61,8 @@ type engine struct {
 type listener interface {
 	// stateChanged puts the store's state in force before it returns.
 	stateChanged()
+	// standing tells people how a flag stands.
+	standing(flag string, now time.Time) standing
 	// tell writes news to the log.
 	tell(n news)
 	// emit hands news to event handlers, and returns when they do.
@@ -138,6 +141,7 @@ func newEngine(dir string) *engine {
 		asides:   map[string]*rollout.Progress{},
 		mirrors:  map[string]*monitors.Mirror{},
 		tripped:  map[string]bool{},
+		recorder: newRecorder(),
 	}
 }
 
@@ -145,6 +149,7 @@ func newEngine(dir string) *engine {
 func (e *engine) begin() {
 	e.begun.Do(func() {
 		e.store.Begin()
+		e.recorder.begin(e.store.Health().Path)
 		e.mu.Lock()
 		clear(e.kept) // read before the last process had written all
 		clear(e.climbs)
@@ -162,6 +167,7 @@ func (e *engine) Destruct() error {
 	running.remove(e)
 	e.saveGuards(time.Now())
 	e.saveRollouts(time.Now())
+	e.recorder.end(e, time.Now())
 	return e.store.Close()
 }
 
@@ -373,13 +379,20 @@ func (e *engine) tickAll(now time.Time) {
 		return // no flag is turned off by Caddy's own end
 	}
 	e.tickLogs(now)
+	look := e.recorder.isDue(now)
 	for _, m := range e.allMonitors() {
 		if m.Watched() {
 			e.tickThresholds(now, l, m)
 		}
-		if m.Guard() != nil {
+		if g := m.Guard(); g != nil {
 			e.tickGuard(now, m)
+			if look && !m.Disarmed() {
+				e.recorder.sees(m.Name(), g)
+			}
 		}
+	}
+	if look {
+		e.recorder.turn(e, l, now)
 	}
 	e.tickCoolDowns(now, l)
 	e.tickRollouts(now, l)

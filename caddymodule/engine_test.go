@@ -63,7 +63,12 @@ func (f *fakeApp) whyOff(name string, now time.Time) string {
 	return f.rules.WhyOff(i, "production", now)
 }
 func (f *fakeApp) inForce(string, time.Time) bool { return f.on }
-func (f *fakeApp) tell(n news)                    { f.mu.Lock(); f.told = append(f.told, n.Event+n.Flag); f.mu.Unlock() }
+
+func (f *fakeApp) standing(string, time.Time) standing {
+	return standing{map[bool]string{true: "on", false: "off"}[f.on], 100}
+}
+
+func (f *fakeApp) tell(n news) { f.mu.Lock(); f.told = append(f.told, n.Event+n.Flag); f.mu.Unlock() }
 
 func (f *fakeApp) list(of *[]string) (out []string) {
 	f.mu.Lock()

@@ -78,23 +78,27 @@ func (a *App) view(r *rules, i int, now time.Time) flagView {
 	if at := m.LastAsked(); !at.IsZero() {
 		v.LastAsked = &at
 	}
+	v.Status = a.status(r, i, now)
+	return v
+}
+
+// status is how flag i stands, in a word.
+func (a *App) status(r *rules, i int, now time.Time) string {
 	switch s := r.State(i); {
 	case s.Override == evaluator.Disabled:
-		v.Status = "disabled"
+		return "disabled"
 	case s.Probing:
-		v.Status = "half_open"
+		return "half_open"
 	case s.Tripped != "":
-		v.Status = "tripped"
-	case !def.Active && s.Override != evaluator.Enabled:
-		v.Status = "inactive"
+		return "tripped"
+	case !r.Definition(i).Active && s.Override != evaluator.Enabled:
+		return "inactive"
 	case !r.InForce(i, a.environment, now):
-		v.Status = "off"
+		return "off"
 	case r.Splits(i):
-		v.Status = "split"
-	default:
-		v.Status = "on"
+		return "split"
 	}
-	return v
+	return "on"
 }
 
 // percentage is the share in force, 0 while the flag is off for everyone.

@@ -589,6 +589,13 @@ func (g *Guard) weight() float64 {
 	return g.evidence.served
 }
 
+// LogE returns the natural logarithm of the evidence on which the guard acts, -Inf for none, and where it trips.
+func (g *Guard) LogE() (logE, tripAt float64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.weight(), g.judge.tripAt
+}
+
 // leading is the test that weighs most among those on which the guard acts.
 func (g *Guard) leading() string {
 	return g.evidence.leading(g.config.Traffic == TrafficTrip)

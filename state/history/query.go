@@ -15,9 +15,11 @@ const MaxPoints = 5000
 // they go back to from, which is two days when the file has room for them, else in five minutes, which is two weeks,
 // else in hours; and in no more than [MaxPoints], the newest.
 //
+// running are minutes that are not over, and so not added yet: they are counted in.
+//
 // It waits for the disk for a second at most. When the disk cannot be read, there is an error, and the series has what
 // is known of the last [MemoryMinutes] minutes.
-func (h *History) Query(flag string, from, to time.Time) (Series, error) {
+func (h *History) Query(flag string, from, to time.Time, running ...Running) (Series, error) {
 	if !from.Before(to) {
 		return Series{}, fmt.Errorf("querying history %q: from %s to %s: want a time before another", h.path,
 			from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))
@@ -65,12 +67,30 @@ func (h *History) Query(flag string, from, to time.Time) (Series, error) {
 			}
 		}
 	}
+	for _, r := range running {
+		minute, err := minuteOf(r.At)
+		at := got.span(minute)
+		if err != nil || r.Row.Flag != flag || at < got.span(first) || at >= end {
+			continue
+		}
+		if had := got.rows[at]; had != nil {
+			had.merge(r.Row)
+		} else {
+			got.rows[at] = &r.Row
+		}
+	}
 	series := Series{Step: got.duration()}
 	times := slices.Sorted(maps.Keys(got.rows))
 	for _, at := range times[max(0, len(times)-MaxPoints):] {
 		series.Points = append(series.Points, got.rows[at].point(at))
 	}
 	return series, err
+}
+
+// Running is a flag's minute that is not over.
+type Running struct {
+	At time.Time
+	Row
 }
 
 // choose returns the finest resolution that goes back to first and gives no more than MaxPoints.
