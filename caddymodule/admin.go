@@ -189,6 +189,11 @@ func (a *App) degraded() []string {
 	if h := a.engine.store.Health(); h.Degraded {
 		out = append(out, fmt.Sprintf("state: %v", h.Err))
 	}
+	if s := a.engine.messenger.current(); s != nil {
+		if err := s.Health(); err != nil {
+			out = append(out, err.Error())
+		}
+	}
 	if kept := a.engine.recorder.history(); kept != nil {
 		if err := kept.Health(); err != nil {
 			out = append(out, err.Error())

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
+	"github.com/seed-6adbc061/caddy-feature-flags/webhook"
 )
 
 func init() {
@@ -41,6 +42,9 @@ type App struct {
 	// Placeholders are resolved when the config is loaded. Default: production.
 	Environment string `json:"environment,omitempty"`
 
+	// Webhooks are told what happens.
+	Webhooks []Webhook `json:"webhooks,omitempty"`
+
 	// State says where trips, overrides and the audit log are kept.
 	State *State `json:"state,omitempty"`
 
@@ -61,6 +65,7 @@ type App struct {
 	starters []func()
 	mentions []mention
 	claims   []claim
+	targets  []webhook.Target
 
 	clients atomic.Pointer[clientFlags]
 	swapped atomic.Pointer[chan struct{}] // closed when other rules are in force
@@ -134,6 +139,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.engine.follow(a)
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("metrics: %w", err)
+	}
+	if err := a.provisionWebhooks(repl); err != nil {
+		return err
 	}
 	if err := a.openSources(repl); err != nil {
 		return err

@@ -31,6 +31,15 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //			max_size <size>
 //			optional
 //		}
+//		webhook [cloudevents|slack|pagerduty] [<url>] {
+//			secret      <secrets...>
+//			format      cloudevents|slack|pagerduty
+//			name        <name>
+//			events      <types...>
+//			header      <name> <value>
+//			timeout     <duration>
+//			routing_key <key>
+//		}
 //		environment <name>
 //		state local <directory>
 //		state memory
@@ -48,12 +57,14 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		switch option := d.Val(); option {
 		case "source":
 			err = a.parseSource(d)
+		case "webhook":
+			err = a.parseWebhook(d)
 		case "environment":
 			err = one(d, option, "a name", &a.Environment)
 		case "state":
 			err = a.parseState(d)
 		default:
-			err = unknownOption(d, "feature_flags", option, "source", "environment", "state")
+			err = unknownOption(d, "feature_flags", option, "source", "webhook", "environment", "state")
 		}
 		if err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/rollout"
 	"github.com/seed-6adbc061/caddy-feature-flags/sources"
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
+	"github.com/seed-6adbc061/caddy-feature-flags/webhook"
 )
 
 // engine is what outlives a config: the state store and the monitors. Requests
@@ -52,15 +53,19 @@ type engine struct {
 	health    state.Health // as it was last told
 
 	recorder *recorder // of the history
-	stream   stream
-	telling  queue // log, stream, metrics
-	emitting queue // event handlers, which are somebody else's code
+
+	messenger messenger
+	stream    stream
+	telling   queue // log, stream, metrics
+	emitting  queue // event handlers, which are somebody else's code
 }
 
 // listener is an app: it puts changed state in force and tells people.
 type listener interface {
 	// stateChanged puts the store's state in force before it returns.
 	stateChanged()
+	// webhooks are where events are sent to.
+	webhooks() []webhook.Target
 	// standing tells people how a flag stands.
 	standing(flag string, now time.Time) standing
 	// tell writes news to the log.
@@ -150,6 +155,7 @@ func (e *engine) begin() {
 	e.begun.Do(func() {
 		e.store.Begin()
 		e.recorder.begin(e.store.Health().Path)
+		e.messenger.begin(e.store.Health().Path, e.delivered)
 		e.mu.Lock()
 		clear(e.kept) // read before the last process had written all
 		clear(e.climbs)
@@ -168,6 +174,7 @@ func (e *engine) Destruct() error {
 	e.saveGuards(time.Now())
 	e.saveRollouts(time.Now())
 	e.recorder.end(e, time.Now())
+	e.messenger.end()
 	return e.store.Close()
 }
 
@@ -190,8 +197,9 @@ func (e *engine) forget(l listener) {
 // listen makes l the one that speaks for the engine.
 func (e *engine) listen(l listener) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.listeners = append(e.listeners, l)
+	e.mu.Unlock()
+	e.retarget()
 }
 
 // leave ends that. Where an earlier app speaks again, because the config of l
@@ -212,6 +220,7 @@ func (e *engine) leave(l listener) {
 	if now := e.running(); now != nil {
 		now.stateChanged()
 	}
+	e.retarget()
 }
 
 // running is the app of the latest config; nil while none runs.
@@ -526,6 +535,7 @@ func (e *engine) spread(n news) {
 	eventsTold.WithLabelValues(n.Event).Inc()
 	l.tell(n)
 	e.stream.publish(n)
+	e.messenger.send(n)
 	e.emitting.add(func() {
 		if l := e.newest(); l != nil {
 			l.emit(n)

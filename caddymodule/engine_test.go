@@ -10,6 +10,7 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
+	"github.com/seed-6adbc061/caddy-feature-flags/webhook"
 )
 
 // fakeApp is a listener that notes what it is told.
@@ -63,6 +64,8 @@ func (f *fakeApp) whyOff(name string, now time.Time) string {
 	return f.rules.WhyOff(i, "production", now)
 }
 func (f *fakeApp) inForce(string, time.Time) bool { return f.on }
+
+func (f *fakeApp) webhooks() []webhook.Target { return nil }
 
 func (f *fakeApp) standing(string, time.Time) standing {
 	return standing{map[bool]string{true: "on", false: "off"}[f.on], 100}

@@ -44,6 +44,10 @@ var (
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "feedback_total",
 		Help: "What people have said about flags, by the variant that they were served; also words that take the place of their earlier ones.",
 	}, []string{"flag", "variant", "rating"})
+	webhooksSent = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "feature_flags", Name: "webhook_requests_total",
+		Help: "Events for webhooks, by target and what became of them: delivered, failed (to be tried again), given_up, dropped for want of room.",
+	}, []string{"target", "result"})
 	panics = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "feature_flags", Name: "panics_total",
 		Help: "Panics in the plugin's own code; the requests went on.",
@@ -55,7 +59,7 @@ func registerMetrics(registry *prometheus.Registry) error {
 	if registry == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, fallbacks, decisionsRefused, ofrepRequests, ofrepStreams, feedbackTaken, panics, &running} {
+	for _, c := range []prometheus.Collector{tokensRefused, eventsTold, fallbacks, decisionsRefused, ofrepRequests, ofrepStreams, feedbackTaken, webhooksSent, panics, &running} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(c); err != nil && !errors.As(err, &already) {
 			return err

@@ -91,7 +91,7 @@ func TestMetrics(t *testing.T) {
 	// Names, help, and the labels that docs/api.md tells.
 	labels := map[string][]string{
 		"requests_total": {"code", "cohort", "flag", "outcome", "reason", "variant"}, "first_byte_seconds": {"cohort", "flag", "variant"},
-		"tripped": {"flag"}, "percentage": {"flag"}, "degraded": {"what"}, "events_total": {"event"}, "tokens_refused_total": {"cause"}, "ofrep_requests_total": {"call", "code"}, "ofrep_streams": nil, "feedback_total": {"flag", "rating", "variant"}, "panics_total": nil,
+		"tripped": {"flag"}, "percentage": {"flag"}, "degraded": {"what"}, "events_total": {"event"}, "tokens_refused_total": {"cause"}, "ofrep_requests_total": {"call", "code"}, "ofrep_streams": nil, "webhook_requests_total": {"result", "target"}, "feedback_total": {"flag", "rating", "variant"}, "panics_total": nil,
 		"guard_log_e": {"flag", "test"}, "guard_trip_at": {"flag"}, "guard_held": {"flag"}, "guard_users": {"cohort", "flag"}, "guard_judged": {"cohort", "flag"},
 		"fallbacks_total": {"flag", "result"}, "decisions_refused_total": {"cause"}, "mirror_total": {"flag", "result"}, "mirror_first_byte_seconds": {"flag", "of", "quantile"},
 	}
