@@ -3,7 +3,7 @@
 
 GO ?= go
 
-.PHONY: test check race fuzz bench fmt browser tools-of-browser
+.PHONY: test check race fuzz bench fmt browser screenshots tools-of-browser
 
 test: tools-of-browser
 	$(GO) vet ./...
@@ -13,6 +13,11 @@ test: tools-of-browser
 # What people and their pages see: Chromium, and OpenFeature's own client.
 browser: tools-of-browser
 	cd tests/browser && $(GO) test .
+
+# Pictures of the console at 1280 and 390 pixels, light and dark, in ./screenshots.
+screenshots: tools-of-browser
+	mkdir -p screenshots
+	cd tests/browser && SCREENSHOTS=$(CURDIR)/screenshots $(GO) test -count=1 -run '^TestScreenshots$$' .
 
 # Debian's packages, where they are missing, and what package-lock.json names.
 APT := $(if $(filter 0,$(shell id -u)),,sudo )DEBIAN_FRONTEND=noninteractive apt-get

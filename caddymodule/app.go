@@ -63,6 +63,8 @@ type App struct {
 	mu       sync.Mutex // orders writers of rules and program
 	failing  atomic.Pointer[reloadFailure]
 	starters []func()
+	checks   []func() error
+	contexts contextLog
 	mentions []mention
 	claims   []claim
 	targets  []webhook.Target
@@ -72,6 +74,7 @@ type App struct {
 
 	streamKey storedKey // of OFREP
 	voters    storedKey // tells people who give feedback apart
+	formKey   storedKey // of the console
 	pins      pins
 	overrides []*signer // of the sites' links for testers
 
@@ -188,12 +191,18 @@ func (a *App) take(program *evaluator.Program) {
 
 // Start puts the definitions in force and begins to watch their sources.
 func (a *App) Start() error {
+	for _, check := range a.checks {
+		if err := check(); err != nil {
+			return err
+		}
+	}
 	a.engine.begin()
 	a.engine.listen(a)
 	a.stateChanged()
 	a.pins.key.start(a.ctx, a.log)
 	a.streamKey.start(a.ctx, a.log)
 	a.voters.start(a.ctx, a.log)
+	a.formKey.start(a.ctx, a.log)
 	for _, f := range a.starters {
 		f()
 	}
@@ -227,6 +236,10 @@ func (a *App) Cleanup() error {
 
 // onStart has f called when the config goes into force.
 func (a *App) onStart(f func()) { a.starters = append(a.starters, f) }
+
+// onCheck has f asked when all of the config is provisioned; its error refuses the
+// config.
+func (a *App) onCheck(f func() error) { a.checks = append(a.checks, f) }
 
 // mention notes flags that the config names, to warn of unknown ones.
 func (a *App) mention(where string, flags []string) {

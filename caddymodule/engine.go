@@ -55,6 +55,7 @@ type engine struct {
 	recorder *recorder // of the history
 
 	messenger messenger
+	rings     liveRings // for the console
 	stream    stream
 	telling   queue // log, stream, metrics
 	emitting  queue // event handlers, which are somebody else's code
@@ -396,12 +397,13 @@ func (e *engine) tickAll(now time.Time) {
 		if g := m.Guard(); g != nil {
 			e.tickGuard(now, m)
 			if look && !m.Disarmed() {
-				e.recorder.sees(m.Name(), g)
+				e.seeEvidence(m.Name(), g)
 			}
 		}
 	}
 	if look {
 		e.recorder.turn(e, l, now)
+		e.rings.turn(e, l, now)
 	}
 	e.tickCoolDowns(now, l)
 	e.tickRollouts(now, l)

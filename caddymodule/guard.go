@@ -266,7 +266,7 @@ func (e *engine) tickGuard(now time.Time, m *monitors.Flag) {
 	}
 	switch v := g.Tick(now); v.Kind {
 	case monitors.Trip:
-		e.recorder.sees(m.Name(), g)
+		e.seeEvidence(m.Name(), g)
 		if m.Disarm() { // else a threshold was quicker
 			e.trip(m, g.Evidence(now))
 		}

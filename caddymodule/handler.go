@@ -261,6 +261,7 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 	if rq.site == nil {
 		rq.site = site
 		h.read(rq, r, claims)
+		h.app.contexts.see(rq.arrival, &rq.ctx)
 		h.takeImposed(rq, r, signed)
 	} else if h.Override != nil || h.Trust != nil {
 		h.app.quiet.warn(rq.arrival, "second", "override and trust count in a site's first feature_flags handler only")

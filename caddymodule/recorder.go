@@ -70,16 +70,23 @@ func (r *recorder) isDue(now time.Time) bool {
 	return true
 }
 
-// sees notes evidence against a flag's canary.
-func (r *recorder) sees(flag string, g *monitors.Guard) {
+// seeEvidence notes the evidence against a flag's canary, for the history and the
+// console.
+func (e *engine) seeEvidence(flag string, g *monitors.Guard) {
 	logE, tripAt := g.LogE()
 	if math.IsInf(logE, 0) || math.IsNaN(logE) {
 		return
 	}
+	e.recorder.sees(flag, evidenceOf{logE, tripAt})
+	e.rings.sees(flag, evidenceOf{logE, tripAt})
+}
+
+// sees notes evidence against a flag's canary.
+func (r *recorder) sees(flag string, e evidenceOf) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if most, known := r.most[flag]; !known || logE > most.logE {
-		r.most[flag] = evidenceOf{logE, tripAt}
+	if most, known := r.most[flag]; !known || e.logE > most.logE {
+		r.most[flag] = e
 	}
 }
 

@@ -443,48 +443,54 @@ type steer struct {
 func (a *App) serveRollout(w http.ResponseWriter, r *http.Request) error {
 	var s steer
 	return a.changeWith(w, r, &s, func() *order { return &order{s.Reason, s.By} }, func(flag string, o order) error {
-		now := time.Now()
-		rs := a.rules.Load()
-		i := rs.Index(flag)
-		if i < 0 {
-			return problem(http.StatusNotFound, "flag %q is not defined", flag)
-		}
-		plan := rollout.PlanOf(rs.Definition(i))
-		what, action := "", actionRollout+"set"
-		var change func(*rollout.Progress) error
-		switch {
-		case (s.Action == "") == (s.Percentage == nil):
-			return problem(http.StatusBadRequest, `want one of "action" (pause, resume, promote, abort) and "percentage"`)
-		case s.Percentage != nil:
-			share, err := evaluator.ParseShare(*s.Percentage)
-			if err != nil {
-				return problem(http.StatusBadRequest, "percentage: %v", err)
-			}
-			what = "set to " + percent(share.Percent()) + " %"
-			change = func(g *rollout.Progress) error {
-				g.SetShare(plan, share, o.By, o.Reason, now)
-				return nil
-			}
-		default:
-			what, action = s.Action, actionRollout+s.Action
-			change = func(g *rollout.Progress) error {
-				return g.Do(plan, rollout.Action(s.Action), o.By, o.Reason, now)
-			}
-		}
-		m := &move{byHand: true}
-		err := a.engine.moveRollout(now, flag, rs.Reach(i), m, change)
-		if err != nil {
-			status := http.StatusConflict
-			if errors.Is(err, rollout.ErrUnknown) {
-				status = http.StatusBadRequest
-			}
-			return problem(status, "flag %q: %v", flag, err)
-		}
-		unsaved := waitFor(now.Add(patienceWithDisk), m.written)
-		a.engine.finishMove(flag, m)
-		status := a.engine.rolloutStatus(now, rs.Definition(i), "")
-		a.engine.store.Note(now, state.AuditEntry{Action: action, Flag: flag, By: o.By, Reason: o.Reason})
-		a.engine.tell(news{Event: eventOverridden, At: now, Flag: flag, By: o.By, Reason: o.Reason, Data: map[string]any{"override": "rollout: " + what, "rollout": status}})
-		return unsaved
+		return a.steer(flag, s, o)
 	})
+}
+
+// steer does what somebody orders of a flag's rollout. The error is a refusal, or
+// tells that it is not on disk.
+func (a *App) steer(flag string, s steer, o order) error {
+	now := time.Now()
+	rs := a.rules.Load()
+	i := rs.Index(flag)
+	if i < 0 {
+		return problem(http.StatusNotFound, "flag %q is not defined", flag)
+	}
+	plan := rollout.PlanOf(rs.Definition(i))
+	what, action := "", actionRollout+"set"
+	var change func(*rollout.Progress) error
+	switch {
+	case (s.Action == "") == (s.Percentage == nil):
+		return problem(http.StatusBadRequest, `want one of "action" (pause, resume, promote, abort) and "percentage"`)
+	case s.Percentage != nil:
+		share, err := evaluator.ParseShare(*s.Percentage)
+		if err != nil {
+			return problem(http.StatusBadRequest, "percentage: %v", err)
+		}
+		what = "set to " + percent(share.Percent()) + " %"
+		change = func(g *rollout.Progress) error {
+			g.SetShare(plan, share, o.By, o.Reason, now)
+			return nil
+		}
+	default:
+		what, action = s.Action, actionRollout+s.Action
+		change = func(g *rollout.Progress) error {
+			return g.Do(plan, rollout.Action(s.Action), o.By, o.Reason, now)
+		}
+	}
+	m := &move{byHand: true}
+	err := a.engine.moveRollout(now, flag, rs.Reach(i), m, change)
+	if err != nil {
+		status := http.StatusConflict
+		if errors.Is(err, rollout.ErrUnknown) {
+			status = http.StatusBadRequest
+		}
+		return problem(status, "flag %q: %v", flag, err)
+	}
+	unsaved := waitFor(now.Add(patienceWithDisk), m.written)
+	a.engine.finishMove(flag, m)
+	status := a.engine.rolloutStatus(now, rs.Definition(i), "")
+	a.engine.store.Note(now, state.AuditEntry{Action: action, Flag: flag, By: o.By, Reason: o.Reason})
+	a.engine.tell(news{Event: eventOverridden, At: now, Flag: flag, By: o.By, Reason: o.Reason, Data: map[string]any{"override": "rollout: " + what, "rollout": status}})
+	return unsaved
 }

@@ -30,7 +30,7 @@ func TestREADME(t *testing.T) {
 	if !slices.Contains(shell, run) {
 		t.Fatalf("README has no block that says %s", run)
 	}
-	for _, port := range []string{"8080", "8081", "9001", "9002", "2019"} {
+	for _, port := range []string{"8080", "8081", "8082", "9001", "9002", "2019"} {
 		l, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err != nil {
 			t.Fatalf("port %s, which Caddyfile.example has, is taken: %v", port, err)

@@ -2,6 +2,7 @@ package browser
 
 import (
 	"context"
+	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
@@ -174,9 +175,9 @@ func (b *tab) seen(part string) (out []seenRequest) {
 
 // hosts are those that the page has asked.
 func (b *tab) hosts() (out []string) {
-	for _, r := range b.seen("http") {
-		if host := strings.Split(r.url, "/")[2]; !slices.Contains(out, host) {
-			out = append(out, host)
+	for _, r := range b.seen("") {
+		if u, err := url.Parse(r.url); err == nil && u.Host != "" && !slices.Contains(out, u.Host) {
+			out = append(out, u.Host)
 		}
 	}
 	return out

@@ -85,7 +85,7 @@ const head = `{
 	persist_config off
 	grace_period 2s
 	feature_flags {
-		source file DIR/features.json {
+		source file features.json {
 			poll 100ms
 		}
 		state local DIR/state
@@ -125,7 +125,7 @@ func (s *server) start() {
 	s.t.Helper()
 	s.cmd = exec.Command(caddyPath, "run", "--config", filepath.Join(s.dir, "Caddyfile"))
 	s.cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir)
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Dir = s.log, s.log, s.dir
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}

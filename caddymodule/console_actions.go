@@ -1,0 +1,60 @@
+package caddymodule
+
+import (
+	"cmp"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/state"
+)
+
+// serveAction does what a form of a flag's page orders, and goes back there.
+func (c *Console) serveAction(w http.ResponseWriter, r *http.Request) error {
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	if err := r.ParseForm(); err != nil {
+		return problem(http.StatusBadRequest, "The form cannot be read.")
+	}
+	if err := c.checkForm(r, time.Now()); err != nil {
+		return err
+	}
+	if _, _, err := c.app.named(r); err != nil {
+		return err
+	}
+	flag := r.PathValue("name")
+	o := order{Reason: strings.TrimSpace(r.PostFormValue("reason")), By: operator(r)}
+	if err := o.check(); err != nil {
+		return err
+	}
+	var err error
+	switch action := r.PathValue("action"); action {
+	case "enable":
+		err = c.app.engine.override(flag, state.Enabled, o.By, o.Reason)
+	case "disable":
+		err = c.app.engine.override(flag, state.Disabled, o.By, o.Reason)
+	case "reset":
+		err = c.app.engine.reset(flag, o.By, o.Reason)
+	case "pause", "resume", "promote", "abort":
+		err = c.app.steer(flag, steer{Action: action}, o)
+	case "percentage":
+		share, failed := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(r.PostFormValue("percentage")), "%")), 64)
+		if failed != nil {
+			return problem(http.StatusBadRequest, "percentage: want a number from 0 to 100, got %q", clipped(r.PostFormValue("percentage")))
+		}
+		err = c.app.steer(flag, steer{Percentage: &share}, o)
+	default:
+		return problem(http.StatusNotFound, "There is no such order.")
+	}
+	var refused caddy.APIError
+	if errors.As(err, &refused) {
+		return refused
+	}
+	// It is in force; where the disk has not taken it, the page says so.
+	http.Redirect(w, r, cmp.Or(baseOf(r), c.base(r))+"flags/"+url.PathEscape(flag), http.StatusSeeOther)
+	return nil
+}

@@ -1,0 +1,148 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+	"github.com/seed-6adbc061/caddy-feature-flags/state/history"
+)
+
+// sample is what has come of a flag since the last one.
+type sample struct {
+	At      float64     `json:"t"`    // seconds of Unix time
+	Step    float64     `json:"step"` // seconds that it is of
+	Canary  sampleSpan  `json:"canary"`
+	Control sampleSpan  `json:"control"`
+	LogE    *float64    `json:"log_e"`
+	TripAt  float64     `json:"trip_at"`
+	Now     sampleState `json:"now"`
+}
+
+type sampleSpan struct {
+	Rate   float64  `json:"rate"`   // requests a second
+	Errors *float64 `json:"errors"` // per cent; null: there were no requests
+	P50    *float64 `json:"p50"`    // seconds
+	P99    *float64 `json:"p99"`
+}
+
+type sampleState struct {
+	Status     string  `json:"status"`
+	Percentage float64 `json:"percentage"`
+	Verdict    string  `json:"verdict"`
+}
+
+// serveSeries gives the charts what was.
+func (c *Console) serveSeries(w http.ResponseWriter, r *http.Request) error {
+	rs, i, err := c.app.named(r)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if r.URL.Query().Get("last") == "live" {
+		samples := c.app.engine.rings.since(rs.names[i], 0)
+		return reply(w, map[string]any{"step": liveStep.Seconds(), "samples": append([]sample{}, samples...)})
+	}
+	from, to, err := readSpan(r, now)
+	if err != nil {
+		return err
+	}
+	s, _ := c.app.seriesOf(rs.names[i], from, to, now) // what there is of it; degraded tells why there is not more
+	out := make([]sample, 0, len(s.Points))
+	for _, p := range s.Points {
+		step := min(s.Step, max(now.Sub(p.At), time.Second)).Seconds()
+		out = append(out, sample{
+			At: float64(p.At.Unix()), Step: s.Step.Seconds(), Canary: spanOf(p.Canary, step), Control: spanOf(p.Control, step),
+			LogE: p.LogE, TripAt: p.TripAt, Now: sampleState{p.Status, p.Percentage, ""},
+		})
+	}
+	return reply(w, map[string]any{"step": s.Step.Seconds(), "samples": out})
+}
+
+func spanOf(f history.Figures, step float64) sampleSpan {
+	s := sampleSpan{Rate: float64(f.Requests) / step}
+	if f.Requests > 0 {
+		errors := 100 * f.ErrorRate
+		s.Errors, s.P50, s.P99 = &errors, &f.P50, &f.P99
+	}
+	return s
+}
+
+// serveLive tells a flag's page how the flag does, and when something has changed.
+func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) error {
+	rs, i, err := c.app.named(r)
+	if err != nil {
+		return err
+	}
+	flag, last := rs.names[i], float64(time.Now().Unix())
+	return c.stream(w, r, liveStep/2, func(out *eventWriter) bool {
+		for _, s := range c.app.engine.rings.since(flag, last) {
+			last = s.At
+			if text, err := json.Marshal(s); err == nil && !out.send("event: sample\ndata: %s\n\n", text) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func spanSince(before, now monitors.Counts, step float64) sampleSpan {
+	was, is := before.Figures(), now.Figures()
+	n, gone, bad := is.Requests-was.Requests, is.ClientGone-was.ClientGone, is.Errors-was.Errors
+	s := sampleSpan{Rate: float64(n) / step}
+	if n > gone {
+		errors := 100 * float64(bad) / float64(n-gone)
+		for i := range now.Latency {
+			now.Latency[i] -= before.Latency[i]
+		}
+		p50, p99 := now.Quantile(0.5), now.Quantile(0.99)
+		s.Errors, s.P50, s.P99 = &errors, &p50, &p99
+	}
+	return s
+}
+
+// serveEvents tells other pages when something has changed.
+func (c *Console) serveEvents(w http.ResponseWriter, r *http.Request) error {
+	return c.stream(w, r, 5*time.Second, func(out *eventWriter) bool { return out.send("event: tick\ndata: {}\n\n") })
+}
+
+// stream sends what happens, and what tick sends again and again, until the client
+// leaves or the config ends.
+func (c *Console) stream(w http.ResponseWriter, r *http.Request, every time.Duration, tick func(*eventWriter) bool) error {
+	_, _, ch, leave := c.app.engine.stream.watch("")
+	defer leave()
+	out := newEventWriter(w)
+	if !out.send("retry: 1000\n\n") || !tick(out) {
+		return nil
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	return c.pass(r.Context(), out, ticker.C, ch, tick)
+}
+
+func (c *Console) pass(ctx context.Context, out *eventWriter, due <-chan time.Time, ch <-chan numbered, tick func(*eventWriter) bool) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.app.running.Done():
+			return nil
+		case <-c.ending.Done():
+			return nil
+		case <-due:
+			if !tick(out) {
+				return nil
+			}
+		case n, ok := <-ch:
+			if !ok {
+				return nil
+			}
+			text, err := json.Marshal(map[string]string{"event": n.Event, "flag": n.Flag, "reason": n.Reason})
+			if err == nil && !out.send("event: changed\ndata: %s\n\n", text) {
+				return nil
+			}
+		}
+	}
+}

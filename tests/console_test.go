@@ -1,0 +1,169 @@
+package tests
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const consoleSite = `http://:0 {
+	bind 127.0.0.1
+	feature_flags {
+		context {
+			user_id header X-User-ID
+		}
+	}
+	feature_flags_console /ops/* {
+		OPTION
+	}
+	reverse_proxy APP
+}
+`
+
+const consoleFlags = `{"new_ui": {"active": true, "percentage_rollout": 50, "metadata": {"description": "<script>alert(1)</script>", "owner": "\"><b>x"}}}`
+
+func consoleOf(t *testing.T, option string) *instance {
+	t.Helper()
+	return start(t, global+consoleSite, consoleFlags, map[string]string{"OPTION": option, "APP": host(echo(t, "app"))})
+}
+
+var formToken = regexp.MustCompile(`name="token" value="([^"]+)"`)
+
+func TestConsolePages(t *testing.T) {
+	c := consoleOf(t, "")
+	for i := range 20 {
+		c.get("/", "X-User-ID", "hidden-user-"+itoa(i))
+	}
+	c.api("POST", "flags/new_ui/disable", `{"reason": "<img src=x onerror=alert(1)>", "by": "<i>eve"}`, 200)
+	for _, path := range []string{"", "flags/new_ui", "audit", "lint", "playground", "playground?context=%7B%22user_id%22%3A%22%3Cscript%3E%22%7D", "preview", "flags/%3Cscript%3E", "nothing"} {
+		r := c.get("/ops/" + path)
+		if want := map[bool]int{true: 404, false: 200}[path == "nothing" || strings.Contains(path, "flags/%3C")]; r.status != want {
+			t.Errorf("%s: %d", path, r.status)
+		}
+		csp := r.header.Get("Content-Security-Policy")
+		if !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "script-src 'self'") || strings.Contains(csp, "unsafe") || r.header.Get("X-Frame-Options") != "DENY" || r.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: headers %v", path, r.header)
+		}
+		for _, bad := range []string{"<script>", "javascript:", " onclick=", " onload=", " style=", "<style", "<img", "<b>x", "<i>eve", "hidden-user"} {
+			if strings.Contains(strings.ReplaceAll(r.body, "&lt;script&gt;", ""), bad) {
+				t.Errorf("%s has %q in it", path, bad)
+			}
+		}
+		for _, m := range regexp.MustCompile(`(?:src|href|action)="(https?:)?//`).FindAllString(r.body, -1) {
+			t.Errorf("%s asks another host: %s", path, m)
+		}
+	}
+	for file, kind := range map[string]string{"console.js": "text/javascript; charset=utf-8", "console.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"} {
+		r := c.get("/ops/static/" + file)
+		if r.status != 200 || r.header.Get("Content-Type") != kind || r.header.Get("ETag") == "" {
+			t.Errorf("%s: %d %v", file, r.status, r.header)
+		}
+		if again := c.get("/ops/static/"+file, "If-None-Match", r.header.Get("ETag")); again.status != 304 {
+			t.Errorf("%s again: %d", file, again.status)
+		}
+	}
+	if r := c.get("/ops"); r.status != 302 || r.header.Get("Location") != "/ops/" {
+		t.Errorf("without a slash: %d %v", r.status, r.header)
+	}
+	if r := c.get("/opsy"); r.echoed(t).Name != "app" {
+		t.Errorf("the rest of the site: %s", r.body)
+	}
+	if r := c.get("/ops/static/../../../etc/passwd"); r.status == 200 && strings.Contains(r.body, "root:") {
+		t.Error("a file of the machine")
+	}
+}
+
+// Nobody changes anything but from the console's own pages.
+func TestConsoleForms(t *testing.T) {
+	c := consoleOf(t, "")
+	token := formToken.FindStringSubmatch(c.get("/ops/flags/new_ui").body)[1]
+	order := func(path, body string, headers ...string) reply {
+		t.Helper()
+		return c.post("/ops/"+path, body, append([]string{"Content-Type", "application/x-www-form-urlencoded"}, headers...)...)
+	}
+	disabled := func() bool { return c.api("GET", "flags/new_ui", "", 200)["status"] == "disabled" }
+	good := "token=" + token + "&reason=why"
+	for name, r := range map[string]reply{
+		"no token":              order("flags/new_ui/disable", "reason=x"),
+		"a forged one":          order("flags/new_ui/disable", "token="+token[:len(token)-2]+"AA"),
+		"one that has ended":    order("flags/new_ui/disable", "token=1"+token[strings.Index(token, "."):]),
+		"another site":          order("flags/new_ui/disable", good, "Sec-Fetch-Site", "cross-site"),
+		"another host's page":   order("flags/new_ui/disable", good, "Origin", "https://evil.example"),
+		"a name of another one": order("flags/new_ui/disable", good, "Host", "evil.example"),
+	} {
+		if r.status != http.StatusForbidden || disabled() {
+			t.Errorf("%s: %d", name, r.status)
+		}
+	}
+	if r := c.get("/ops/flags/new_ui/disable?" + good); r.status != 404 && r.status != 405 || disabled() {
+		t.Errorf("GET: %d", r.status)
+	}
+	for name, f := range map[string]struct {
+		path, body string
+		status     int
+	}{
+		"unknown flag":  {"flags/nosuch/disable", good, 404},
+		"unknown order": {"flags/new_ui/explode", good, 404},
+		"a word":        {"flags/new_ui/percentage", good + "&percentage=half", 400},
+		"too much":      {"flags/new_ui/percentage", good + "&percentage=101", 400},
+		"no rollout":    {"flags/new_ui/promote", good, 409},
+		"a long reason": {"flags/new_ui/disable", "token=" + token + "&reason=" + strings.Repeat("x", 5000), 400},
+		"huge":          {"flags/new_ui/disable", good + "&x=" + strings.Repeat("x", 100_000), 400},
+	} {
+		if r := order(f.path, f.body); r.status != f.status || disabled() || !strings.Contains(r.body, "role=\"alert\"") {
+			t.Errorf("%s: %d", name, r.status)
+		}
+	}
+	if r := order("flags/new_ui/disable", good, "Sec-Fetch-Site", "same-origin"); r.status != 303 || r.header.Get("Location") != "/ops/flags/new_ui" || !disabled() {
+		t.Errorf("%d %v", r.status, r.header)
+	}
+}
+
+// A console that others than this machine could reach does not start by itself.
+func TestConsoleNeedsAuthentication(t *testing.T) {
+	c := consoleOf(t, "")
+	open := strings.ReplaceAll(c.text, "bind 127.0.0.1", "bind 0.0.0.0")
+	closed := c.text
+	c.text = open
+	if err := c.load(); err == nil || !strings.Contains(err.Error(), "authenticated") || !strings.Contains(err.Error(), "0.0.0.0") {
+		t.Errorf("an open listener: %v", err)
+	}
+	c.text = strings.Replace(open, "feature_flags_console /ops/* {", "handle_path /ops/* {\n		route {\n			feature_flags_console {\n", 1)
+	c.text = strings.Replace(c.text, "	}\n	reverse_proxy", "	}\n}\n}\n	reverse_proxy", 1)
+	if err := c.load(); err == nil || !strings.Contains(err.Error(), "authenticated") {
+		t.Errorf("an open listener, in routes of routes: %v", err)
+	}
+	c.text = closed
+	if err := c.load(); err != nil {
+		t.Fatal(err)
+	}
+	c.words["OPTION"] = "authenticated"
+	c.text = strings.Replace(open, "	bind 0.0.0.0\n	feature_flags {", "	bind 0.0.0.0\n	basic_auth {\n		ann $2a$04$Wss9ouHTCspqZbV0DaEvGOPViYkMJqgXCWqQHI3ZttE01yDLCTScC\n	}\n	feature_flags {", 1)
+	if err := c.load(); err != nil {
+		t.Fatal(err)
+	}
+	address := strings.Replace(strings.Replace(c.url(0), "[::]", "127.0.0.1", 1), "0.0.0.0", "127.0.0.1", 1)
+	if r := fetch(t, address+"/ops/"); r.status != 401 {
+		t.Errorf("without a password: %d", r.status)
+	}
+	page := fetch(t, address+"/ops/flags/new_ui", "Authorization", "Basic YW5uOmFubg==", "Host", "ops.example")
+	if page.status != 200 {
+		t.Fatalf("with the password: %d %s", page.status, page.body)
+	}
+	req, err := http.NewRequest(http.MethodPost, address+"/ops/flags/new_ui/disable", strings.NewReader("token="+formToken.FindStringSubmatch(page.body)[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth("ann", "ann")
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	entry := c.api("GET", "audit?limit=1", "", 200)["entries"].([]any)[0].(map[string]any)
+	if resp.StatusCode != 303 || entry["by"] != "ann" {
+		t.Errorf("%d, by %v", resp.StatusCode, entry["by"])
+	}
+}
