@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -66,10 +67,12 @@ type App struct {
 	checks   []func() error
 	contexts contextLog
 	mentions []mention
-	claims   []claim
 	targets  []webhook.Target
 
 	clients atomic.Pointer[clientFlags]
+	making  sync.Mutex                    // of them
+	tagKey  []byte                        // of OFREP, by the config
+	texts   []string                      // of the sites: what decides for whom
 	swapped atomic.Pointer[chan struct{}] // closed when other rules are in force
 
 	streamKey storedKey // of OFREP
@@ -240,6 +243,9 @@ func (a *App) onStart(f func()) { a.starters = append(a.starters, f) }
 // onCheck has f asked when all of the config is provisioned; its error refuses the
 // config.
 func (a *App) onCheck(f func() error) { a.checks = append(a.checks, f) }
+
+// siteTexts tell the sites of one config from those of another.
+func (a *App) siteTexts() []string { return slices.Sorted(slices.Values(a.texts)) }
 
 // mention notes flags that the config names, to warn of unknown ones.
 func (a *App) mention(where string, flags []string) {

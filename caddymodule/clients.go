@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -19,32 +20,64 @@ import (
 // for its caches.
 type clientFlags struct {
 	rules    *rules
+	from     time.Time
 	until    time.Time // a date changes decisions then; zero: never
-	flags    []int     // those with `client: true`
-	place    []int32   // by flag: its place among them, or -1
-	content  []byte    // stands for all that can be told of them
-	revision string    // of the definitions and the state that their decisions depend on
+	since    time.Time // when the revision was first known
+	key      []byte
+	flags    []int   // those with `client: true`
+	place    []int32 // by flag: its place among them, or -1
+	content  []byte  // stands for all that can be told of them
+	revision string  // of the definitions and the state that their decisions depend on
 	decided  *contextCache[[]uint16]
 	told     []atomic.Pointer[toldFlag] // by flag, variant and reason: what clients are told; made when first needed
 	first    []int                      // by place: its first in told
 	asked    atomic.Int64               // when somebody last asked for all, in seconds
 }
 
-// clientFlags returns those of the rules in force, making them when they are new
-// or a date has been reached.
+// clientFlags returns those of the rules, making them when they are new or a date has
+// been reached.
 func (a *App) clientFlags(r *rules, now time.Time) *clientFlags {
 	c := a.clients.Load()
-	if c != nil && c.rules == r && (c.until.IsZero() || now.Before(c.until)) {
+	if c.is(r, now) {
 		return c
 	}
-	c = newClientFlags(r, now)
-	a.clients.Store(c)
+	a.making.Lock()
+	defer a.making.Unlock()
+	before := a.clients.Load()
+	if before.is(r, now) {
+		return before
+	}
+	c = newClientFlags(r, now, a.clientKey(), a.environment, a.siteTexts())
+	if c.since = now; before != nil && before.revision == c.revision {
+		c.since = before.since
+	}
+	if r == a.rules.Load() { // else they are of a request that has taken its time
+		a.clients.Store(c)
+	}
 	return c
 }
 
-func newClientFlags(r *rules, now time.Time) *clientFlags {
-	c := &clientFlags{rules: r, until: r.StableUntil(now), place: make([]int32, r.Len())}
-	content := sha256.New()
+// is tells whether these are of the rules, at now.
+func (c *clientFlags) is(r *rules, now time.Time) bool {
+	return c != nil && c.rules == r && !now.Before(c.from) && (c.until.IsZero() || now.Before(c.until))
+}
+
+// clientKey keeps what tags are made of from being guessed.
+func (a *App) clientKey() []byte {
+	switch s := a.streamKey.signer.Load(); {
+	case len(a.tagKey) > 0:
+		return a.tagKey
+	case s != nil:
+		return s.keys[0]
+	}
+	return nil
+}
+
+// newClientFlags makes those of the rules at now. key keeps tags from being guessed, and
+// the environment and sites say who gets what, too.
+func newClientFlags(r *rules, now time.Time, key []byte, environment string, sites []string) *clientFlags {
+	c := &clientFlags{rules: r, from: now, until: r.StableUntil(now), place: make([]int32, r.Len()), key: key}
+	content := hmac.New(sha256.New, key)
 	concerns, all := make([]bool, r.Len()), 0
 	for i := range r.Len() {
 		def := r.Definition(i)
@@ -68,7 +101,12 @@ func newClientFlags(r *rules, now time.Time) *clientFlags {
 	c.content = content.Sum(nil)
 	c.told = make([]atomic.Pointer[toldFlag], all)
 	c.decided = newContextCache[[]uint16](r, c.flags, 2*len(c.flags)+256)
-	revision := sha256.New()
+	revision := hmac.New(sha256.New, key)
+	part(revision, environment)
+	part(revision, sites...)
+	for _, g := range r.Segments() {
+		part(revision, append([]string{g.Name, g.When}, g.Users...)...)
+	}
 	for i, does := range concerns {
 		if !does {
 			continue
@@ -204,7 +242,7 @@ func (c *clientFlags) decide(rq *request) []uint16 {
 // etag stands for the answers of the codes, and for the address of the stream that
 // goes with them.
 func (c *clientFlags) etag(codes []uint16, stream string) string {
-	h := sha256.New()
+	h := hmac.New(sha256.New, c.key)
 	h.Write(c.content)
 	for codes := range slices.Chunk(codes, 256) {
 		var b [512]byte

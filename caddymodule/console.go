@@ -79,7 +79,6 @@ func (c *Console) Provision(ctx caddy.Context) (err error) {
 	c.foreign = http.NewCrossOriginProtection()
 	c.ending = onShutdown(ctx)
 	c.routes()
-	c.app.claim(ctx, func(r *http.Request) bool { return c.Base != "" && c.takes(r.URL.Path) })
 	c.app.contexts.use()
 	c.app.onStart(c.app.engine.rings.use)
 	if !c.Authenticated {
@@ -194,6 +193,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !c.takes(r.URL.Path) {
 		return next.ServeHTTP(w, r)
 	}
+	withdraw(r)
 	h := w.Header()
 	for name, value := range map[string]string{
 		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",

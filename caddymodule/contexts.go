@@ -22,6 +22,10 @@ type contextEntry[V any] struct {
 	value V
 }
 
+// longestKey is the longest text of a context that is kept: what clients send must
+// not fill the memory.
+const longestKey = 512
+
 // cacheBytes is about how much memory the contexts of a site take.
 const cacheBytes = 2 << 20
 
@@ -54,7 +58,7 @@ func newContextCache[V any](r *rules, flags []int, entryBytes int) *contextCache
 // nil for a context that cannot be kept. room is memory for it.
 func (c *contextCache[V]) find(ctx *evaluator.Context, room []byte) (value V, key []byte, found bool) {
 	key, ok := ctx.AppendKey(room, c.reads)
-	if !ok {
+	if !ok || len(key) > longestKey {
 		return value, nil, false
 	}
 	if e, ok := c.kept.Get(maphash.Bytes(c.seed, key)); ok && e.key == string(key) {

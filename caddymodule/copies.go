@@ -10,13 +10,11 @@ func (e *engine) copyOf(address string) (text sources.Document, known bool) {
 	return text, known
 }
 
-// keepCopy keeps that over reloads. It tells whether it is another one than before.
-func (e *engine) keepCopy(address string, text sources.Document) bool {
+// keepCopy keeps that over reloads.
+func (e *engine) keepCopy(address string, text sources.Document) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	before, known := e.copies[address]
 	e.copies[address] = text
-	return !known || before.Revision != text.Revision
 }
 
 // firstTime tells whether something is told for the first time.

@@ -13,8 +13,8 @@ type origins []string
 
 func (o origins) check() error {
 	for _, origin := range o {
-		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin) {
-			return fmt.Errorf("cors: want an origin as https://app.example or *, got %q", origin)
+		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin || origin != strings.ToLower(origin) || strings.Contains(origin, "*")) {
+			return fmt.Errorf("cors: want an origin as https://app.example, in lower case and without wildcards, or *; got %q", origin)
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -55,6 +56,7 @@ type liveSource struct {
 	address  string        // of a remote one, with its secrets; "" a local one
 	kept     *sources.Kept // its last good copy on disk; nil: there is no disk
 	optional bool
+	saved    string // revision of what is there
 }
 
 // version is what a source said. The zero version is nothing yet.
@@ -171,45 +173,67 @@ func (a *App) lastGood(s *liveSource) version {
 }
 
 // firstProgram compiles what the sources say. Where that cannot be, remote ones
-// speak by their last good copy.
+// speak by their last good copy: as few of them as will do. What they say now is
+// tried again with each change.
 func (a *App) firstProgram() (*evaluator.Program, error) {
-	program, err := a.compile(nil)
+	wanted := make([]version, len(a.sources))
+	for i, s := range a.sources {
+		wanted[i] = s.wanted
+	}
+	failing := a.sourceErrors()
+	program, err := a.compileOf(wanted)
 	if err != nil {
-		var again []*liveSource
-		for _, s := range a.sources {
-			if good := a.lastGood(s); good.doc != nil && good.text.Revision != s.wanted.text.Revision {
-				s.wanted = good
-				again = append(again, s)
-			}
-		}
-		if len(again) == 0 {
+		failing = errors.Join(failing, err)
+		if program = a.compileWithCopies(wanted); program == nil {
 			return nil, err
-		}
-		var failed error
-		if program, failed = a.compile(nil); failed != nil {
-			return nil, err
-		}
-		for _, s := range again {
-			s.err = cmp.Or(s.err, err)
 		}
 	}
-	if err := a.sourceErrors(); err != nil {
-		a.failing.Store(&reloadFailure{time.Now(), err})
+	if failing != nil {
+		a.failing.Store(&reloadFailure{time.Now(), failing})
 	}
 	return program, nil
+}
+
+// compileWithCopies has one remote source after the other speak by its last good
+// copy, and then all of them; nil where that does not help either.
+func (a *App) compileWithCopies(wanted []version) *evaluator.Program {
+	copies := slices.Clone(wanted)
+	for i, s := range a.sources {
+		good := a.lastGood(s)
+		if good.doc == nil || good.text.Revision == wanted[i].text.Revision {
+			continue
+		}
+		copies[i] = good
+		one := slices.Clone(wanted)
+		one[i] = good
+		if program, err := a.compileOf(one); err == nil {
+			return program
+		}
+	}
+	program, err := a.compileOf(copies)
+	if err != nil {
+		return nil
+	}
+	return program
 }
 
 // compile merges what the sources last said; or, of all but one, what is in
 // force. On success it is what is in force.
 func (a *App) compile(only *liveSource) (*evaluator.Program, error) {
-	versions, docs := make([]version, len(a.sources)), make([]*evaluator.Document, 0, len(a.sources))
+	versions := make([]version, len(a.sources))
 	for i, s := range a.sources {
 		if versions[i] = s.inForce; only == nil || s == only {
 			versions[i] = s.wanted
 		}
-		if doc := versions[i].doc; doc != nil {
-			docs = append(docs, doc)
-		}
+	}
+	return a.compileOf(versions)
+}
+
+// compileOf merges a version of each source. On success they are in force.
+func (a *App) compileOf(versions []version) (*evaluator.Program, error) {
+	docs := make([]*evaluator.Document, 0, len(versions))
+	for _, v := range versions {
+		docs = append(docs, v.doc) // nil: it has said nothing yet
 	}
 	program, err := evaluator.Compile(docs...)
 	if err != nil {
@@ -296,12 +320,18 @@ func (a *App) keepCopy(s *liveSource) {
 
 // keepCopyOf is keepCopy for a caller that holds reload.
 func (a *App) keepCopyOf(s *liveSource) {
-	if s.address == "" || s.inForce.doc == nil || !a.engine.keepCopy(s.address, s.inForce.text) || s.kept == nil {
+	if s.address == "" || s.inForce.doc == nil {
+		return
+	}
+	a.engine.keepCopy(s.address, s.inForce.text)
+	if s.kept == nil || s.saved == s.inForce.text.Revision {
 		return
 	}
 	if err := s.kept.Save(s.inForce.text); err != nil {
 		a.log.Warn("what a remote source says cannot be kept on disk: a start without it will have the copy of before", zap.String("source", s.Name()), zap.Error(err))
+		return
 	}
+	s.saved = s.inForce.text.Revision
 }
 
 // tellShadowed logs flags that several sources define, once.

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -91,28 +92,32 @@ func (f *Feedback) Provision(ctx caddy.Context) (err error) {
 		return errors.New("max_comment: want a number from 1 to 4000")
 	}
 	f.app.voters.use(ctx, feedbackPurpose)
-	if f.Path != anyPath { // else who knows what comes here
-		f.app.claim(ctx, func(r *http.Request) bool { return r.Method == http.MethodPost && f.takes(r.URL.Path) })
-	}
 	return nil
 }
 
-// takes tells whether a path is answered.
-func (f *Feedback) takes(path string) bool {
-	switch f.Path {
-	case anyPath:
-		return true
-	case "":
-		return strings.HasSuffix(path, feedbackPath)
+// takes tells whether a path is answered, as it is here or as it came.
+func (f *Feedback) takes(r *http.Request) bool {
+	paths := []string{r.URL.Path}
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		paths = append(paths, original.URL.Path)
 	}
-	return path == f.Path
+	return slices.ContainsFunc(paths, func(path string) bool {
+		switch f.Path {
+		case anyPath:
+			return true
+		case "":
+			return strings.HasSuffix(path, feedbackPath)
+		}
+		return path == f.Path
+	})
 }
 
 // ServeHTTP answers POST and passes everything else on.
 func (f *Feedback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !f.takes(r.URL.Path) || r.Method != http.MethodPost && (r.Method != http.MethodOptions || len(f.CORS) == 0) {
+	if !f.takes(r) || r.Method != http.MethodPost && (r.Method != http.MethodOptions || len(f.CORS) == 0) {
 		return next.ServeHTTP(w, r)
 	}
+	withdraw(r)
 	f.CORS.allow(w.Header(), r, "POST, OPTIONS")
 	if r.Method == http.MethodOptions {
 		w.Header().Set("Allow", "POST, OPTIONS")
@@ -126,7 +131,7 @@ func (f *Feedback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyh
 	if f.CORS.isForeign(r) {
 		return refuse(w, http.StatusForbidden, "this page's origin is not among those that may post feedback (cors)")
 	}
-	return f.take(ownRequest(f.app, r), w, r)
+	return f.take(w, r)
 }
 
 // refuse says what is wrong.
@@ -144,31 +149,28 @@ type opinion struct {
 }
 
 // take keeps what was posted.
-func (f *Feedback) take(rq *request, w http.ResponseWriter, r *http.Request) error {
+func (f *Feedback) take(w http.ResponseWriter, r *http.Request) error {
 	said, isForm, status, words := f.read(w, r)
 	if words != "" {
 		return refuse(w, status, words)
 	}
+	rq, known := ownRequest(f.app, w, r, func(c *evaluator.Context) { fillIn(c, said.Context, nil) })
 	i := rq.rules.Index(said.Flag)
 	if i < 0 {
 		return refuse(w, http.StatusNotFound, "flag: there is no such flag")
 	}
-	err := rq.readOwn(w, r, func(c *evaluator.Context) { fillIn(c, said.Context, nil) })
-	if err != nil {
-		return err
-	}
 	d := rq.eval.Decide(i)
-	voter := cmp.Or(rq.ctx.TargetingKey(), rq.trustedUser)
-	if voter == "" || rq.cookie != "" { // a new id is nobody's yet
-		voter = clientOf(r).String()
+	// Who only says who it is counts as its address: else one could speak for many.
+	voter := "address " + clientOf(r).String()
+	if known = cmp.Or(known, rq.trustedUser); known != "" {
+		voter = "user " + known
 	}
 	kept, written := rq.app.engine.store.AddFeedback(rq.arrival, state.Feedback{
 		Flag: d.Flag, Variant: d.Variant, Canary: d.Enabled, Split: rq.compared(i, d) && rq.tester == "",
 		Rating: said.Rating.(string), Comment: said.Comment, Voter: f.app.pseudonym(d.Flag, voter),
 	})
 	rq.app.engine.opinionsChanged(d.Flag)
-	rq.mark(w.Header())
-	durable := waitFor(rq.arrival.Add(patienceWithDisk), written) == nil
+	durable := waitFor(time.Now().Add(patienceWithDisk), written) == nil && rq.app.dir != ""
 	feedbackTaken.WithLabelValues(d.Flag, d.Variant, kept.Rating).Inc()
 	switch {
 	case isForm && f.Thanks != "":

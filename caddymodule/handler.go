@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -67,8 +68,7 @@ type Handler struct {
 	app       *App
 	log       *zap.Logger
 	sources   []source
-	readsUser bool                       // there is a source of user_id
-	isOwn     func(r *http.Request) bool // requests that the plugin answers itself
+	readsUser bool // there is a source of user_id
 	site      atomic.Pointer[siteRules]
 }
 
@@ -96,7 +96,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app
-	h.isOwn = app.ownBehind(ctx)
 	if h.Headers == nil {
 		h.Headers = &Headers{}
 	}
@@ -142,6 +141,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	app.mention("flags", h.Flags)
+	if text, err := json.Marshal(h); err == nil {
+		app.texts = append(app.texts, string(text))
+	}
 	return nil
 }
 
@@ -203,8 +205,6 @@ func (h *Handler) Cleanup() error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	rq := requestOf(r)
 	switch {
-	case h.isOwn(r):
-		return h.leave(rq, w, r, next)
 	case rq == nil:
 		rq = newRequest(h.app, r)
 	case rq.done:
@@ -220,19 +220,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return err
 	}
 	return rq.watched(w, r, next)
-}
-
-// leave passes a request on that the plugin answers itself: whoever does reads its
-// context by h.
-func (h *Handler) leave(rq *request, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if rq == nil {
-		rq = newRequest(h.app, r)
-	}
-	rq.own = true
-	if signed := h.strip(rq, r); rq.reader == nil {
-		rq.reader, rq.signed = h, signed
-	}
-	return next.ServeHTTP(w, r)
 }
 
 // watched calls next and watches what becomes of it, unless a handler further
@@ -253,8 +240,10 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 	defer h.app.survive("deciding flags")
 	signed := h.strip(rq, r)
 	rq.header = w.Header()
-	claims, err := h.authenticate(rq, w, r)
+	claims, err := h.claimsOf(r, rq.arrival)
 	if err != nil {
+		rq.done = true
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		return err
 	}
 	site := h.siteRules(rq.rules, rq.arrival)
@@ -275,16 +264,6 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 	}
 	rq.mark(rq.header)
 	return nil
-}
-
-// authenticate verifies the request's token; the error refuses the request.
-func (h *Handler) authenticate(rq *request, w http.ResponseWriter, r *http.Request) ([]evaluator.Value, error) {
-	claims, err := h.claimsOf(r, rq.arrival)
-	if err != nil {
-		rq.done = true
-		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-	}
-	return claims, err
 }
 
 // takeImposed puts in force what others have decided: an earlier hop, which may have

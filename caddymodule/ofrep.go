@@ -91,7 +91,6 @@ func (o *OFREP) Provision(ctx caddy.Context) (err error) {
 	if o.app, err = appOf(ctx); err != nil {
 		return err
 	}
-	o.app.claim(ctx, func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, ofrepPrefix) })
 	if err := o.CORS.check(); err != nil {
 		return err
 	}
@@ -120,7 +119,8 @@ func (o *OFREP) Provision(ctx caddy.Context) (err error) {
 		if o.signer, err = configuredSigner(ofrepPurpose, o.Keys); err != nil {
 			return err
 		}
-	} else if o.Streams > 0 {
+		o.app.tagKey = o.signer.keys[0]
+	} else {
 		o.app.streamKey.use(ctx, ofrepPurpose)
 	}
 	o.streams.open = map[netip.Addr]int{}
@@ -130,23 +130,37 @@ func (o *OFREP) Provision(ctx caddy.Context) (err error) {
 
 // ServeHTTP answers requests under /ofrep/v1/ and passes all others on.
 func (o *OFREP) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !strings.HasPrefix(r.URL.Path, ofrepPrefix) {
+	path := ofrepPath(r)
+	if path == "" {
 		return next.ServeHTTP(w, r)
 	}
+	withdraw(r)
 	call, serve := "other", (*OFREP).serveNothing
-	key, single := strings.CutPrefix(r.URL.Path, ofrepFlags+"/")
+	key, single := strings.CutPrefix(path, ofrepFlags+"/")
 	switch {
-	case r.URL.Path == ofrepFlags, single && key == "":
+	case path == ofrepFlags, single && key == "":
 		call, serve = "bulk", (*OFREP).serveAll
 	case single:
 		call, serve = "flag", (*OFREP).serveOne
-	case strings.TrimSuffix(r.URL.Path, "/") == ofrepEvents:
+	case strings.TrimSuffix(path, "/") == ofrepEvents:
 		call, serve = "stream", (*OFREP).serveStream
 	}
 	counted := &statusWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	err := o.serve(counted, r, serve)
 	ofrepRequests.WithLabelValues(call, strconv.Itoa(counted.status(err))).Inc()
 	return err
+}
+
+// ofrepPath is the part of a request's path that is the protocol's, "" where none is:
+// as it is here, or as it came where somebody has rewritten it, as sites of one page do.
+func ofrepPath(r *http.Request) string {
+	if strings.HasPrefix(r.URL.Path, ofrepPrefix) {
+		return r.URL.Path
+	}
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && strings.HasPrefix(original.URL.Path, ofrepPrefix) {
+		return original.URL.Path
+	}
+	return ""
 }
 
 // statusWriter notes the status of an answer.
@@ -173,7 +187,7 @@ func (s *statusWriter) status(err error) int {
 
 // ofrepCall answers one kind of request. Its error refuses the request before
 // anything is written.
-type ofrepCall func(o *OFREP, rq *request, w http.ResponseWriter, r *http.Request) error
+type ofrepCall func(o *OFREP, w http.ResponseWriter, r *http.Request) error
 
 func (o *OFREP) serve(w http.ResponseWriter, r *http.Request, call ofrepCall) (err error) {
 	defer func() {
@@ -193,7 +207,7 @@ func (o *OFREP) serve(w http.ResponseWriter, r *http.Request, call ofrepCall) (e
 		retryAfter(w.Header(), wait)
 		return writeOFREP(w, http.StatusTooManyRequests, ofrepTrouble{"too many requests of one client address"})
 	}
-	return call(o, ownRequest(o.app, r), w, r)
+	return call(o, w, r)
 }
 
 // ofrepTrouble is the body of answers that are about no flag.
@@ -231,7 +245,7 @@ func onlyMethod(w http.ResponseWriter, r *http.Request, method string) bool {
 	return false
 }
 
-func (o *OFREP) serveNothing(_ *request, w http.ResponseWriter, r *http.Request) error {
+func (o *OFREP) serveNothing(w http.ResponseWriter, r *http.Request) error {
 	return writeOFREP(w, http.StatusNotFound, ofrepTrouble{"there is nothing here; there are POST " + ofrepFlags + " and POST " + ofrepFlags + "/{key}"})
 }
 
@@ -241,13 +255,14 @@ type posted struct {
 	code, details string
 }
 
-// read reads the request's body and fills in the context.
-func (o *OFREP) read(rq *request, w http.ResponseWriter, r *http.Request) (*posted, error) {
+// read reads the request's body and the context.
+func (o *OFREP) read(w http.ResponseWriter, r *http.Request) (*request, *posted) {
 	attributes, refused := o.body(w, r)
 	if refused != nil {
-		return refused, nil
+		return nil, refused
 	}
-	return nil, rq.readOwn(w, r, func(c *evaluator.Context) { fillIn(c, attributes, o.accepts) })
+	rq, _ := ownRequest(o.app, w, r, func(c *evaluator.Context) { fillIn(c, attributes, o.accepts) })
+	return rq, nil
 }
 
 // body decodes the attributes that a client tells of itself.
@@ -318,8 +333,11 @@ func fillIn(c *evaluator.Context, attributes map[string]any, accepts map[string]
 		if accepts != nil && !accepts[same] || !c.Get(name).IsMissing() {
 			continue
 		}
-		if text, ok := value.(string); ok {
+		switch text := value.(type) {
+		case string:
 			value = bounded(text)
+		case json.Number:
+			value = json.Number(bounded(string(text)))
 		}
 		if v := evaluator.Of(value); !v.IsMissing() {
 			c.Set(name, v)
@@ -328,16 +346,13 @@ func fillIn(c *evaluator.Context, attributes map[string]any, accepts map[string]
 }
 
 // serveOne decides one flag.
-func (o *OFREP) serveOne(rq *request, w http.ResponseWriter, r *http.Request) error {
+func (o *OFREP) serveOne(w http.ResponseWriter, r *http.Request) error {
 	if !onlyMethod(w, r, http.MethodPost) {
 		return nil
 	}
-	key := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, ofrepFlags+"/"), "/")
-	refused, err := o.read(rq, w, r)
-	switch {
-	case err != nil:
-		return err
-	case refused != nil:
+	key := strings.TrimSuffix(strings.TrimPrefix(ofrepPath(r), ofrepFlags+"/"), "/")
+	rq, refused := o.read(w, r)
+	if refused != nil {
 		return writeOFREP(w, refused.status, ofrepFailure{key, refused.code, refused.details})
 	}
 	c := o.app.clientFlags(rq.rules, rq.arrival)
@@ -348,7 +363,6 @@ func (o *OFREP) serveOne(rq *request, w http.ResponseWriter, r *http.Request) er
 	rq.rules.monitors[i].flag.Ask(rq.arrival)
 	d := rq.eval.Decide(i)
 	answer := c.answer(int(c.place[i]), c.code(i, d))
-	rq.mark(w.Header())
 	if answer.failed {
 		return writeJSON(w, http.StatusBadRequest, answer.line)
 	}
@@ -358,15 +372,12 @@ func (o *OFREP) serveOne(rq *request, w http.ResponseWriter, r *http.Request) er
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 // serveAll decides all flags that clients may see.
-func (o *OFREP) serveAll(rq *request, w http.ResponseWriter, r *http.Request) error {
+func (o *OFREP) serveAll(w http.ResponseWriter, r *http.Request) error {
 	if !onlyMethod(w, r, http.MethodPost) {
 		return nil
 	}
-	refused, err := o.read(rq, w, r)
-	switch {
-	case err != nil:
-		return err
-	case refused != nil:
+	rq, refused := o.read(w, r)
+	if refused != nil {
 		return writeOFREP(w, refused.status, ofrepFailure{"", refused.code, refused.details})
 	}
 	c := o.app.clientFlags(rq.rules, rq.arrival)
@@ -376,7 +387,6 @@ func (o *OFREP) serveAll(rq *request, w http.ResponseWriter, r *http.Request) er
 	etag := c.etag(codes, stream)
 	h := w.Header()
 	h.Set("ETag", etag)
-	rq.mark(h)
 	if matchesETag(r.Header["If-None-Match"], etag) {
 		h.Set("Cache-Control", "private, no-cache")
 		h.Add("Vary", "Authorization, Cookie")

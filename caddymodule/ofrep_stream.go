@@ -26,6 +26,8 @@ const (
 	// betweenNews is the least time between two events of a stream: a ramp moves
 	// more often than clients need to ask.
 	betweenNews = time.Second
+	// freshAnswer is how old the answer may be that told a client of its stream.
+	freshAnswer = time.Minute
 )
 
 // streamSigner returns who signs, nil while there is no key.
@@ -106,12 +108,12 @@ type refetch struct {
 
 // serveStream tells the client when to ask again, until it leaves or the config
 // ends. A client that was away says by Last-Event-ID what it has seen.
-func (o *OFREP) serveStream(_ *request, w http.ResponseWriter, r *http.Request) error {
+func (o *OFREP) serveStream(w http.ResponseWriter, r *http.Request) error {
 	if !onlyMethod(w, r, http.MethodGet) {
 		return nil
 	}
 	if o.Streams < 0 {
-		return o.serveNothing(nil, w, r)
+		return o.serveNothing(w, r)
 	}
 	if !mayStream(o.streamSigner(), r.URL.Query().Get("token"), hostOf(r.Host), time.Now()) {
 		return writeOFREP(w, http.StatusUnauthorized, ofrepTrouble{"the stream's address has ended: ask for the flags again, which tells the new one"})
@@ -134,10 +136,12 @@ func (o *OFREP) serveStream(_ *request, w http.ResponseWriter, r *http.Request) 
 func (e *eventWriter) refetches(ctx context.Context, ending <-chan struct{}, a *App, seen string) {
 	swapped := *a.swapped.Load()
 	flags := a.clientFlags(a.rules.Load(), time.Now())
-	if seen == "" {
+	// Whoever comes for the first time has got its answers a moment ago: what has
+	// changed in between is told, too.
+	if seen == "" && time.Since(flags.since) > freshAnswer {
 		seen = flags.revision
 	}
-	if !e.send("id: %s\n: watching\n\n", seen) {
+	if seen != "" && !e.send("id: %s\n", seen) || !e.send(": watching\n\n") {
 		return
 	}
 	beat := time.NewTicker(heartbeat)

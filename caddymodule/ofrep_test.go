@@ -146,7 +146,7 @@ func TestClientFlagsTags(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return newClientFlags(bind(program.With(nil), testEngine(t, "")), time.Now())
+		return newClientFlags(bind(program.With(nil), testEngine(t, "")), time.Now(), []byte("key"), "production", nil)
 	}
 	tags, revisions := map[string]string{}, map[string]string{}
 	for _, text := range []string{
@@ -199,7 +199,7 @@ func BenchmarkClientFlags(b *testing.B) {
 		b.Fatal(err)
 	}
 	r := bind(program.With(nil), testEngine(b, ""))
-	c := newClientFlags(r, time.Now())
+	c := newClientFlags(r, time.Now(), []byte("key"), "production", nil)
 	for name, users := range map[string]int{"seen": 1, "new": 1 << 40} {
 		b.Run(name, func(b *testing.B) {
 			var rq request

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
@@ -14,8 +15,9 @@ import (
 // opinions is what people think of a flag, as it was summed up last.
 type opinions struct {
 	monitors.Opinions
-	at      time.Time
-	changed bool // somebody has said something since
+	at      time.Time // when they were last summed up; zero: not yet
+	changed bool      // somebody has said something since
+	making  sync.Mutex
 }
 
 const (
@@ -64,10 +66,23 @@ func (e *engine) opinionsOf(now time.Time, flag string) monitors.Opinions {
 		defer e.mu.Unlock()
 		return o.Opinions
 	}
-	o = &opinions{at: now}
-	e.thought[flag] = o // what is said from here on changes it
+	first := o.at.IsZero()
+	o.at, o.changed = now, false // what is said from here on changes it
+	if !first {
+		defer e.mu.Unlock()
+		go e.sumUp(flag, o) // till then what was known holds
+		return o.Opinions
+	}
 	e.mu.Unlock()
-	sum := monitors.Opine(e.votes(now, flag))
+	return e.sumUp(flag, o)
+}
+
+// sumUp sums up what people have said.
+func (e *engine) sumUp(flag string, o *opinions) monitors.Opinions {
+	defer survive("summing up feedback")
+	o.making.Lock()
+	defer o.making.Unlock()
+	sum := monitors.Opine(e.votes(time.Now(), flag))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	o.Opinions = sum

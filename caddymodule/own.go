@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -12,45 +12,72 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 )
 
-// claim says which requests a handler of ours answers itself: OFREP, feedback and
-// the console. No flag is told to any application for them, and what becomes of
-// them speaks for and against none.
-type claim struct {
-	within []caddy.Module // what the handler stands in, the outermost first
-	takes  func(r *http.Request) bool
+// Requests that the plugin answers itself, for OFREP, feedback and the console, are no
+// exposures: no application is asked, so what becomes of them speaks for and against
+// no flag.
+
+// withdraw takes back that a request is an exposure of anything.
+func withdraw(r *http.Request) {
+	if rq := requestOf(r); rq != nil {
+		rq.withdraw()
+	}
 }
 
-// claim notes what the handler that is being provisioned answers.
-func (a *App) claim(ctx caddy.Context, takes func(r *http.Request) bool) {
-	modules := ctx.Modules()
-	a.claims = append(a.claims, claim{modules[:len(modules)-1], takes})
+func (rq *request) withdraw() {
+	defer rq.app.survive("withdrawing a request")
+	for k := range rq.exposures {
+		if rq.exposures[k].outcome == nil {
+			rq.exposures[k].Withdraw()
+		}
+	}
+	rq.ticket.Withdraw()
+	rq.exposures, rq.bulk, rq.done, rq.watch.counted = nil, nil, true, true
 }
 
-// ownBehind returns what tells requests that are answered by handlers of ours in
-// the list of routes that the handler being provisioned stands in, or in lists
-// within that one. It may be asked when the config is provisioned.
-func (a *App) ownBehind(ctx caddy.Context) func(r *http.Request) bool {
-	modules := ctx.Modules()
-	var list caddy.Module
-	if n := len(modules); n > 1 {
-		list = modules[n-2]
-	}
-	claims := sync.OnceValue(func() (takes []func(*http.Request) bool) {
-		for _, c := range a.claims {
-			if list == nil || slices.Contains(c.within, list) {
-				takes = append(takes, c.takes)
-			}
+// ownRequest returns a record of a request that the plugin answers itself, with the
+// context that the site's feature_flags block has read. tell is what the client says
+// of itself, which counts where the site knows nothing better; nil: nothing. known is
+// the targeting key that the site knows by itself.
+func ownRequest(app *App, w http.ResponseWriter, r *http.Request, tell func(*evaluator.Context)) (rq *request, known string) {
+	told := requestOf(r)
+	// Now, and by what is in force now: the client may have taken its time to say what it wants.
+	rq = &request{app: app, rules: app.rules.Load(), arrival: time.Now()}
+	rq.ctx.Environment = app.environment
+	cookie := ""
+	switch {
+	case told == nil || told.site == nil:
+		rq.readSticky(r, false)
+	default:
+		if len(told.imposed) > 0 {
+			rq.rules = told.rules // what others have decided is by these
 		}
-		return takes
-	})
-	return func(r *http.Request) bool {
-		for _, takes := range claims() {
-			if takes(r) {
-				return true
-			}
-		}
-		return false
+		rq.ctx, rq.tester, rq.trustedUser, cookie = told.ctx.Clone(), told.tester, told.trustedUser, told.cookie
 	}
+	if cookie != "" { // nobody has had this id yet: who says who it is keeps that
+		rq.ctx.Set(evaluator.UserID, evaluator.Value{})
+	}
+	known = rq.ctx.TargetingKey()
+	if tell != nil {
+		tell(&rq.ctx)
+	}
+	if cookie != "" {
+		if rq.ctx.TargetingKey() == "" {
+			rq.ctx.Set(evaluator.UserID, told.ctx.Get(evaluator.UserID))
+		} else {
+			h := w.Header()
+			h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return line == cookie })
+			told.cookie = ""
+		}
+	}
+	rq.eval.Reset(rq.rules.Ruleset, &rq.ctx, rq.arrival)
+	if told != nil && told.site != nil {
+		for _, o := range told.imposed {
+			rq.overrule(o.flag, o.decision)
+		}
+	} else {
+		rq.takePins(r)
+	}
+	return rq, known
 }
 
 // onShutdown returns a context that is done when the servers of the config being
@@ -66,61 +93,4 @@ func onShutdown(ctx caddy.Context) context.Context {
 	}
 	context.AfterFunc(ctx, end) // a config that does not come to run
 	return ending
-}
-
-// ownRequest returns the record of a request that the plugin answers itself, with
-// whatever the site's feature_flags block left to do. Where that has done all of it,
-// because it stands where it could not know, the record is a copy: what is decided
-// of it is no exposure of the request.
-func ownRequest(app *App, r *http.Request) *request {
-	rq := requestOf(r)
-	switch {
-	case rq == nil:
-		rq = newRequest(app, r)
-	case !rq.own:
-		told := rq
-		rq = &request{app: told.app, rules: told.rules, arrival: told.arrival, ctx: told.ctx.Clone(), site: told.site, repl: told.repl, tester: told.tester}
-		rq.eval.Reset(rq.rules.Ruleset, &rq.ctx, rq.arrival)
-		for _, o := range told.imposed {
-			rq.overrule(o.flag, o.decision)
-		}
-	}
-	rq.own = true
-	return rq
-}
-
-// readOwn reads the context of a request that the plugin answers itself. tell is
-// what the client says of itself, which counts where the site knows nothing
-// better; nil: nothing. The error refuses the request (401).
-func (rq *request) readOwn(w http.ResponseWriter, r *http.Request, tell func(*evaluator.Context)) (err error) {
-	defer rq.app.survive("reading the context")
-	h := rq.reader
-	if h == nil && rq.site != nil { // it is read already
-		if tell != nil {
-			tell(&rq.ctx)
-		}
-		return nil
-	}
-	if h != nil {
-		claims, err := h.authenticate(rq, w, r)
-		if err != nil {
-			return err
-		}
-		rq.site = h.siteRules(rq.rules, rq.arrival)
-		h.read(rq, r, claims)
-	} else {
-		rq.readSticky(r, false)
-	}
-	if tell != nil {
-		tell(&rq.ctx)
-	}
-	if h == nil {
-		rq.takePins(r)
-		return nil
-	}
-	if rq.ctx.TargetingKey() == "" && h.isSticky() {
-		rq.readSticky(r, true)
-	}
-	h.takeImposed(rq, r, rq.signed)
-	return nil
 }

@@ -49,7 +49,7 @@ func TestPanicsNeverFailARequest(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
 			a, seen := brokenApp(t, spoil)
-			h := &Handler{app: a, log: a.log, isOwn: func(*http.Request) bool { return false }, Headers: &Headers{Mode: "each", Name: "X-Feature-"}}
+			h := &Handler{app: a, log: a.log, Headers: &Headers{Mode: "each", Name: "X-Feature-"}}
 			route := &Route{app: a, Flag: "x"}
 			match := &Match{app: a, Flag: "x"}
 			before := panicsCounted(t)

@@ -30,7 +30,7 @@ type recorder struct {
 // beginning is how a flag stood when the minute began.
 type beginning struct {
 	canary, control monitors.Counts
-	status          string
+	standing
 }
 
 // evidenceOf is what a guard has against a canary.
@@ -98,7 +98,7 @@ func (r *recorder) turn(e *engine, l listener, now time.Time) {
 	if over.IsZero() {
 		r.minute = minute
 		for _, m := range e.allMonitors() {
-			r.begun[m.Name()] = beginning{status: standingOf(l, m.Name(), now).status} // counted since the process began
+			r.begun[m.Name()] = beginning{standing: standingOf(l, m.Name(), now)} // counted since the process began
 		}
 	}
 	r.mu.Unlock()
@@ -129,9 +129,12 @@ func (r *recorder) rows(e *engine, l listener, now time.Time, turn bool) []histo
 		canary, control, s := m.Cohort(true), m.Cohort(false), standingOf(l, name, now)
 		r.mu.Lock()
 		before, evidence := r.begun[name], (*float64)(nil)
+		if l == nil { // nobody knows any more: as it was
+			s = before.standing
+		}
 		most, known := r.most[name]
 		if turn {
-			r.begun[name] = beginning{canary, control, s.status}
+			r.begun[name] = beginning{canary, control, s}
 		}
 		r.mu.Unlock()
 		if known {
@@ -161,14 +164,23 @@ func countsSince(before, now monitors.Counts) (c history.Counts) {
 // running is the minute in progress of one flag; false where there is nothing to
 // say about it.
 func (r *recorder) running(e *engine, l listener, flag string, now time.Time) (row history.Row, minute time.Time, ok bool) {
-	for _, row := range r.rows(e, l, now, false) {
-		if row.Flag == flag {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			return row, r.minute, !r.minute.IsZero()
-		}
+	of := func() time.Time {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.minute
 	}
-	return history.Row{}, time.Time{}, false
+	for minute = of(); ; minute = of() {
+		rows := r.rows(e, l, now, false)
+		if !minute.Equal(of()) {
+			continue // it has just turned
+		}
+		for _, row := range rows {
+			if row.Flag == flag {
+				return row, minute, !minute.IsZero()
+			}
+		}
+		return history.Row{}, time.Time{}, false
+	}
 }
 
 // end keeps what there is of the minute in progress, when the process ends.

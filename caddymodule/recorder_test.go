@@ -66,7 +66,7 @@ func TestRecorder(t *testing.T) {
 	again := newRecorder()
 	again.begin(dir)
 	defer func() { _ = again.history().Close() }()
-	if s, err := again.history().Query("f", now.Add(-time.Hour), now.Add(time.Hour)); err != nil || len(s.Points) != 3 || s.Points[2].Control.Requests != 7 {
+	if s, err := again.history().Query("f", now.Add(-time.Hour), now.Add(time.Hour)); err != nil || len(s.Points) != 3 || s.Points[2].Control.Requests != 7 || s.Points[2].Status != "off" || s.Points[2].Percentage != 100 {
 		t.Errorf("after the end: %+v %v", s, err)
 	}
 }

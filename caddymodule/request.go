@@ -37,9 +37,6 @@ type request struct {
 	cookie   string    // Set-Cookie of a new sticky id
 	done     bool      // the outcome is known: nothing is an exposure any more
 	copied   bool      // it is a copy of a request, and counts for nothing
-	own      bool      // the plugin answers it itself: it is no exposure
-	reader   *Handler  // whose context an own request is read by; nil: no feature_flags block
-	signed   []string  // what an own request brings of an earlier hop
 	fallback string    // the flag whose canary has failed and whose off answers; "" none
 	imposed  []imposed // decisions that somebody else has made
 

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -90,10 +89,6 @@ func (h *Handler) read(rq *request, r *http.Request, claims []evaluator.Value) {
 				v = evaluator.String(bounded(rq.repl.ReplaceAll(s.key, "")))
 			}
 		case fromSticky:
-			if rq.own { // the client may say who it is
-				v = evaluator.String(readSticky(r))
-				break
-			}
 			id, setCookie := stickyID(r, isSecure(r))
 			rq.cookie = setCookie
 			v = evaluator.String(id)
@@ -110,11 +105,6 @@ func (h *Handler) read(rq *request, r *http.Request, claims []evaluator.Value) {
 			set = s.name
 		}
 	}
-}
-
-// isSticky tells whether anonymous people get an id in a cookie of ours.
-func (h *Handler) isSticky() bool {
-	return slices.ContainsFunc(h.sources, func(s source) bool { return s.kind == fromSticky })
 }
 
 // readSticky fills the context of a site that has no feature_flags block.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -18,6 +19,9 @@ type Program struct {
 	segments map[string]*segment // by the variable that stands for them in CEL
 	reads    [][]string          // by flag: attributes, sorted, through dependencies and groups
 	shadowed []Shadowed
+
+	concernsOnce sync.Once
+	concerns     [][]int // by flag; see Ruleset.Concerns
 }
 
 // Shadowed is a flag that a later source defines again: the later one wins.

@@ -2,6 +2,7 @@ package evaluator
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -172,30 +173,60 @@ func (c *readsCloser) group(g int) []string {
 }
 
 // Concerns returns the flags whose definition or state flag i's decision can depend
-// on, i among them, sorted.
+// on, i among them, in no order. Must not be changed.
 func (r *Ruleset) Concerns(i int) []int {
-	seen := []int{i}
-	add := func(j int) {
-		if !slices.Contains(seen, j) {
-			seen = append(seen, j)
+	r.program.concernsOnce.Do(r.program.findConcerns)
+	return r.program.concerns[i]
+}
+
+// findConcerns goes from each flag to all that it leads to. Members of a group lead to
+// the same.
+func (p *Program) findConcerns() {
+	p.concerns = make([][]int, len(p.flags))
+	seen := make([]int, len(p.flags)) // by flag: the one whose search has seen it, from 1
+	byGroup := make([][]int, len(p.groups))
+	for i := range p.flags {
+		g := p.flags[i].group
+		if g >= 0 && byGroup[g] != nil {
+			p.concerns[i] = byGroup[g]
+			continue
 		}
-	}
-	for k := 0; k < len(seen); k++ {
-		f := &r.flags[seen[k]]
-		for _, d := range f.dependencies {
-			add(d.index)
-		}
-		if f.group >= 0 {
-			for _, m := range r.groups[f.group].members {
-				add(m)
+		found := []int{i}
+		seen[i] = i + 1
+		add := func(j int) {
+			if seen[j] != i+1 {
+				seen[j] = i + 1
+				found = append(found, j)
 			}
 		}
-		if j := r.Index(f.def.FallbackFor); j >= 0 {
-			add(j)
+		for k := 0; k < len(found); k++ {
+			f := &p.flags[found[k]]
+			for _, d := range f.dependencies {
+				add(d.index)
+			}
+			if f.group >= 0 {
+				for _, m := range p.groups[f.group].members {
+					add(m)
+				}
+			}
+			if j, ok := p.index[f.def.FallbackFor]; ok {
+				add(j)
+			}
+		}
+		p.concerns[i] = found
+		if g >= 0 {
+			byGroup[g] = found
 		}
 	}
-	slices.Sort(seen)
-	return seen
+}
+
+// Segments returns the segments that rules can ask for, in the order of their names.
+func (r *Ruleset) Segments() []*Segment {
+	out := make([]*Segment, 0, len(r.segments))
+	for _, name := range slices.Sorted(maps.Keys(r.segments)) {
+		out = append(out, r.segments[name].def)
+	}
+	return out
 }
 
 func sortedUnique(s []string) []string {

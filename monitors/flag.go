@@ -174,6 +174,17 @@ func (x *Exposure) Follow(now time.Time, t Ticket) {
 // in its cell.
 func (x *Exposure) Exempt() { x.exempt = true }
 
+// Withdraw takes the exposure back, soon after it was followed: the request has turned
+// out to be none. Nothing else may be called then.
+func (x *Exposure) Withdraw() {
+	x.flag.arrived.Add(-1)
+	x.ticket.Withdraw()
+	if x.ring != nil && !x.begun {
+		x.begun = true
+		x.ring.answer(x.block)
+	}
+}
+
 // Flag returns the monitor the exposure belongs to.
 func (x *Exposure) Flag() *Flag { return x.flag }
 

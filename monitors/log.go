@@ -39,7 +39,7 @@ type LogRecord[T any] struct {
 
 // followed is what becomes of a request.
 type followed struct {
-	state  atomic.Uint32 // 0: not written yet; recordOpen; recordEnded + class
+	state  atomic.Uint32 // 0: not written yet, or withdrawn; recordOpen; recordEnded + class
 	wait   atomic.Int64  // nanoseconds to the first byte + 1; 0: none yet
 	failed atomic.Pointer[FailedRequest]
 }
@@ -160,6 +160,16 @@ func (t *LogTicket[T]) End(now time.Time, o *Outcome) {
 	t.block, t.record = nil, nil
 }
 
+// Withdraw takes the request back, as if it had not come.
+func (t *LogTicket[T]) Withdraw() {
+	if t.record == nil {
+		return
+	}
+	t.record.state.Store(0)
+	t.block.ended.Add(1)
+	t.block, t.record = nil, nil
+}
+
 // Used tells whether anything has arrived since the last block was sealed.
 func (l *Log[T]) Used() bool { return l.current.Load().arrived.Load() > 0 }
 
@@ -205,7 +215,7 @@ func (b *LogBlock[T]) Each(i int, f func(what *T, s Seen)) {
 			continue
 		}
 		if r.state.Load() == 0 {
-			continue // just being written, by somebody who was held up
+			continue // just being written, by somebody who was held up, or withdrawn
 		}
 		if left := r.left.Load(); left != nil && slices.Contains(*left, i) {
 			continue

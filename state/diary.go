@@ -72,8 +72,10 @@ func (d *diary) apply(e *entry) (changed bool) {
 	id := e.record.diaryID()
 	voice := e.record.voice()
 	if old := d.voices[voice]; voice != "" && old != nil && old.record.diaryID() > id {
-		return false // What took its place is here already.
+		settleAll(e.waiters, nil) // What took its place is here already.
+		return false
 	}
+	d.ids.after(id)
 	d.known[key] = e
 	d.add(e)
 	d.bytes += int64(len(e.line))

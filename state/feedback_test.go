@@ -49,6 +49,26 @@ func TestFeedback(t *testing.T) {
 	}
 }
 
+// A later word counts, whatever the clock says.
+func TestFeedbackWhenTheClockGoesBack(t *testing.T) {
+	dir := t.TempDir()
+	s := Open(dir, quick())
+	_, p := s.AddFeedback(start, Feedback{Flag: "a", Rating: "1", Voter: "v"})
+	if err := p.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, s)
+	s = Open(dir, quick())
+	defer mustClose(t, s)
+	_, p = s.AddFeedback(start.Add(-time.Hour), Feedback{Flag: "a", Rating: "5", Voter: "v"})
+	if err := p.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Feedback(start, FeedbackFilter{}); len(got) != 1 || got[0].Rating != "5" {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A flood keeps to its bound, and the newest of it is there.
 func TestFeedbackIsBounded(t *testing.T) {
 	dir := t.TempDir()

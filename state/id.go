@@ -3,6 +3,7 @@ package state
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"strings"
 	"time"
 )
 
@@ -38,6 +39,25 @@ func (s *idSource) next(now time.Time) string {
 		s.low += step
 	}
 	return encodeID(s.high, s.low)
+}
+
+// after has later ids be greater than one that was read, whatever the clock says. What
+// is no id changes nothing.
+func (s *idSource) after(id string) {
+	var high, low uint64
+	if len(id) != 26 || id[0] > '7' {
+		return
+	}
+	for i := range len(id) {
+		digit := strings.IndexByte(crockford, id[i])
+		if digit < 0 {
+			return
+		}
+		high, low = high<<5|low>>59, low<<5|uint64(digit)
+	}
+	if high > s.high || high == s.high && low > s.low {
+		s.high, s.low = high, low
+	}
 }
 
 func encodeID(high, low uint64) string {

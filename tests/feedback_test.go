@@ -217,6 +217,22 @@ func TestFeedbackOfNobody(t *testing.T) {
 	eventually(t, 3*time.Second, "who brings an id is not somebody", func() bool { return c.votes("new_ui").Total == 2 })
 }
 
+// Who only says who it is speaks for its address, and never for somebody whom the site
+// knows.
+func TestFeedbackOfClaims(t *testing.T) {
+	c := feedback(t, "rate_limit off", `{"new_ui": {"active": true, "percentage_rollout": 50}}`)
+	c.post("/feedback", `{"flag": "new_ui", "rating": 5}`, "X-User-ID", "alice")
+	for _, who := range []string{"alice", "bob", "carol"} {
+		if r := c.post("/feedback", `{"flag": "new_ui", "rating": 1, "context": {"targetingKey": "`+who+`"}}`); r.status != 202 {
+			t.Fatalf("%d %s", r.status, r.body)
+		}
+	}
+	eventually(t, 5*time.Second, "three claims of one address are not one word", func() bool { return c.votes("new_ui").Total == 2 })
+	if f := c.votes("new_ui").Feedback; f[1].Rating != "5" {
+		t.Errorf("somebody has spoken for alice: %+v", f)
+	}
+}
+
 // Ratings that are clearly worse hold a rollout, until somebody resets the flag.
 func TestFeedbackHoldsARollout(t *testing.T) {
 	c := feedback(t, "rate_limit off", `{"new_ui": {"active": true, "guard": {"feedback": "hold"}, "rollout": {"steps": [50, 100], "bake": "1s", "min_requests": 1}}}`)

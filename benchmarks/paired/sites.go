@@ -69,7 +69,7 @@ func measured(origin string) []site {
 		fmt.Fprintf(&b, `, "client_%03d": {"active": %t, "client": true, "regions": ["US", "CA", "RO"], "percentage_rollout": %d}`, i, i%10 != 9, i%100)
 	}
 	seen := "{" + b.String()[1:] + "}"
-	const ofrep = "feature_flags {\ncontext {\nregion header X-Region\n}\n}\nfeature_flags_ofrep\n"
+	const ofrep = "feature_flags {\ncontext {\nregion header X-Region\n}\nheaders list X-Features\n}\nfeature_flags_ofrep\n"
 	const bySecret, byKey = "secret " + secret + "\n", "public_key DIR/public.pem\n"
 	return []site{
 		{name: "plain", config: proxy},
