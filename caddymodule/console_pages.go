@@ -22,7 +22,7 @@ import (
 type flagRow struct {
 	flagView
 	Meta     evaluator.Metadata
-	Since    time.Time // when it was first seen, or begins; zero: not that anybody knows
+	Since    time.Time // see sinceOf
 	Spark    []sparkBar
 	Requests uint64 // in the last hour
 	Findings int
@@ -59,10 +59,11 @@ func (c *Console) serveFlags(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	for i := range rs.Len() {
-		row := flagRow{flagView: c.app.view(rs, i, now), Meta: rs.Definition(i).Metadata, Since: sinceOf(rs.Definition(i)), Findings: findings[rs.names[i]]}
+		row := flagRow{flagView: c.app.view(rs, i, now), Meta: rs.Definition(i).Metadata, Findings: findings[rs.names[i]]}
 		if page.Status != "" && row.Status != page.Status || !finds(page.Query, row) {
 			continue
 		}
+		row.Since = sinceOf(rs.Definition(i), row.FirstSeen)
 		row.Spark, row.Requests = sparkOf(sparks[row.Name])
 		page.Rows = append(page.Rows, row)
 	}
@@ -112,16 +113,19 @@ func finds(query string, r flagRow) bool {
 	return true
 }
 
-// sinceOf is when a flag came to be, as its definition tells.
-func sinceOf(def *evaluator.Flag) time.Time {
-	var meta struct{ Created string }
-	var raw struct{ Metadata json.RawMessage }
-	if json.Unmarshal(def.Raw, &raw) == nil && json.Unmarshal(raw.Metadata, &meta) == nil && meta.Created != "" {
-		if at, err := parseMoment(meta.Created); err == nil {
+// sinceOf is when a flag came to be: as its metadata tells, or when it was first in
+// force here; zero where nobody knows.
+func sinceOf(def *evaluator.Flag, seen *time.Time) time.Time {
+	var raw struct{ Metadata struct{ Created string } }
+	if json.Unmarshal(def.Raw, &raw) == nil && raw.Metadata.Created != "" {
+		if at, err := parseMoment(raw.Metadata.Created); err == nil {
 			return time.Time(at)
 		}
 	}
-	return def.ActivationDate
+	if seen == nil {
+		return time.Time{}
+	}
+	return *seen
 }
 
 func sparkOf(counts []uint64) (bars []sparkBar, sum uint64) {

@@ -23,6 +23,7 @@ type progress struct {
 	Guard   *guardProgress     `json:"guard,omitempty"`
 	Rollout *rollout.Progress  `json:"rollout,omitempty"`
 	Tripped *time.Time         `json:"tripped,omitempty"` // when it last was
+	Seen    *time.Time         `json:"seen,omitempty"`    // when the flag was first in force
 
 	revision uint64 // of the store's record
 }

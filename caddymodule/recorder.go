@@ -102,6 +102,9 @@ func (r *recorder) turn(e *engine, l listener, now time.Time) {
 		}
 	}
 	r.mu.Unlock()
+	if over.IsZero() {
+		e.noteSeen(l, now)
+	}
 	if !over.IsZero() && !over.Equal(minute) {
 		r.write(e, l, now, over, minute)
 	}
@@ -110,6 +113,7 @@ func (r *recorder) turn(e *engine, l listener, now time.Time) {
 // write keeps the minute that is over, and begins the next one.
 func (r *recorder) write(e *engine, l listener, now, over, next time.Time) {
 	rows := r.rows(e, l, now, true)
+	e.noteSeen(l, now)
 	r.mu.Lock()
 	r.minute = next
 	clear(r.most)
@@ -118,6 +122,23 @@ func (r *recorder) write(e *engine, l listener, now, over, next time.Time) {
 	if kept != nil && len(rows) > 0 {
 		r.line.add(func() { _ = kept.Add(over, rows) }) // Health tells why not
 	}
+}
+
+// noteSeen keeps when each flag was first in force.
+func (e *engine) noteSeen(l listener, now time.Time) {
+	for _, m := range e.allMonitors() {
+		if standingOf(l, m.Name(), now).status == "" || e.firstSeen(m.Name()) != nil {
+			continue
+		}
+		e.keep(now, m.Name(), func(p *progress) { p.Seen = &now })
+	}
+}
+
+// firstSeen is when a flag was first in force; nil: nobody knows.
+func (e *engine) firstSeen(flag string) *time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.keptOf(flag).Seen
 }
 
 // rows are what the flags came to in the minute in progress, of those that there

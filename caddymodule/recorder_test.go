@@ -21,6 +21,9 @@ func TestRecorder(t *testing.T) {
 	}
 	count(true, monitors.OK, 1000, time.Millisecond) // before anybody has looked: of the first minute
 	e.recorder.turn(e, app, now.Add(2*time.Second))
+	if seen := e.firstSeen("f"); seen == nil || !seen.Equal(now.Add(2*time.Second)) {
+		t.Errorf("first seen %v", seen)
+	}
 	count(true, monitors.OK, 3, 20*time.Millisecond)
 	count(true, monitors.Failed, 1, 20*time.Millisecond)
 	count(false, monitors.OK, 40, 10*time.Millisecond)
@@ -59,6 +62,9 @@ func TestRecorder(t *testing.T) {
 	}
 	if quiet, err := e.recorder.history().Query("quiet", now.Add(-time.Hour), now.Add(time.Hour)); err != nil || len(quiet.Points) != 1 || quiet.Points[0].Status != "off" {
 		t.Errorf("a flag nobody asks for has its changes only: %+v %v", quiet, err)
+	}
+	if seen := e.firstSeen("f"); seen == nil || !seen.Equal(now.Add(2*time.Second)) {
+		t.Errorf("first seen later %v", seen)
 	}
 	// What there is of a minute is kept when the process ends, and added to after it.
 	count(false, monitors.OK, 7, time.Millisecond)

@@ -29,6 +29,7 @@ type flagView struct {
 
 	Mirror    *monitors.MirrorFigures `json:"mirror,omitempty"`   // of copies of requests, where there were any
 	Opinions  *monitors.Opinions      `json:"opinions,omitempty"` // what people have said, where anybody has
+	FirstSeen *time.Time              `json:"first_seen,omitempty"`
 	LastAsked *time.Time              `json:"last_asked,omitempty"`
 	Warning   string                  `json:"warning,omitempty"` // of a change that is not on disk
 }
@@ -65,6 +66,7 @@ func (a *App) view(r *rules, i int, now time.Time) flagView {
 		v.Opinions = &o
 	}
 	v.Rollout = a.engine.rolloutStatus(now, def, a.whyOff(def.Name, now))
+	v.FirstSeen = a.engine.firstSeen(def.Name)
 	v.State.Retry, v.State.Failures = g.Retry, g.Failures
 	if g.Probe != nil {
 		v.State.HalfOpen = &g.Probe.Since

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -256,4 +258,57 @@ func TestFeedbackHoldsARollout(t *testing.T) {
 	}
 	c.api("POST", "flags/new_ui/reset", `{"reason": "redesigned"}`, 200)
 	eventually(t, 5*time.Second, "what was said before the reset still counts", func() bool { return c.votes("new_ui").Total == 0 && !c.votes("new_ui").Worse })
+}
+
+// A flood of a hundred thousand keeps the file within its bound, loses nothing that is
+// new, and stops no traffic.
+func TestFeedbackFlood(t *testing.T) {
+	c := feedback(t, "rate_limit off", `{"new_ui": {"active": true, "percentage_rollout": 50}}`)
+	const posts, clients = 100_000, 32
+	file := filepath.Join(c.dir, "state", "feedback.journal")
+	most := int64(0)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for n := next.Add(1); n <= posts; n = next.Add(1) {
+				body := fmt.Sprintf(`{"flag": "new_ui", "rating": %d, "comment": "number %d %s"}`, n%5+1, n, strings.Repeat("x", int(n%200)))
+				req, _ := http.NewRequest(http.MethodPost, c.url(0)+"/feedback", strings.NewReader(body))
+				req.Header.Set("X-User-ID", fmt.Sprint("u", n))
+				resp, err := client.Do(req)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusAccepted {
+					t.Errorf("number %d: %d", n, resp.StatusCode)
+					return
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		case <-time.After(50 * time.Millisecond):
+		}
+		if info, err := os.Stat(file); err == nil {
+			most = max(most, info.Size())
+		}
+	}
+	t.Logf("the file had %d bytes at most", most)
+	if most == 0 || most > 8<<20 {
+		t.Errorf("the file had %d bytes, want 8 MiB at most", most)
+	}
+	eventually(t, 5*time.Second, "the last words are not there", func() bool {
+		v := c.votes("new_ui")
+		return v.Total > 5000 && len(v.Feedback) > 0
+	})
+	if r := c.get("/", "X-User-ID", "alice"); r.status != 200 {
+		t.Errorf("the site: %d", r.status)
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -195,9 +197,13 @@ func TestWebhookIsAway(t *testing.T) {
 		}
 	}
 	disable("first")
-	eventually(t, 5*time.Second, "the event is not on disk", func() bool {
+	eventually(t, 5*time.Second, "nobody has tried to deliver it", func() bool {
 		r, err := try("http://" + p.admin + "/metrics")
 		return err == nil && strings.Contains(r.body, `caddy_feature_flags_webhook_requests_total{result="failed",target="one"}`)
+	})
+	eventually(t, 5*time.Second, "the event is not on disk", func() bool {
+		text, err := os.ReadFile(filepath.Join(p.dir, "state", "webhooks.db"))
+		return err == nil && strings.Contains(string(text), "first")
 	})
 	p.kill()
 	rc.answers(200)

@@ -6,7 +6,7 @@
 // as the minutes are, and a kill at any moment loses the minute being added at most.
 //
 // Nothing that the disk does makes a call fail for good or wait for long. One goroutine writes. While it cannot, the
-// last [MemoryMinutes] minutes are kept in memory, queries see them, each Add has the disk tried again, and
+// last [MemoryMinutes] minutes are kept in memory, queries see them, the disk is tried again with each Add and every few seconds, and
 // [History.Health] tells. Each minute has a number that is stored with it, so that no attempt whose end was unclear
 // counts a minute twice. A damaged file is kept under the name PATH.damaged-TIME, never removed, and a new one begun,
 // which gets the minutes that are still in memory.

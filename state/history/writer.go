@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// retryAfter is how long after an attempt that came to nothing the disk is tried again, beside each Add.
+const retryAfter = 3 * time.Second
+
 // batch is how many minutes are written with one transaction, when more than one wait.
 const batch = 16
 
@@ -14,8 +17,15 @@ func (h *History) run(opened chan<- struct{}) {
 	h.attempt()
 	close(opened)
 	for {
+		var again <-chan time.Time
+		if h.failed() {
+			again = time.After(retryAfter)
+		}
 		select {
 		case <-h.wake:
+			h.attempt()
+			continue
+		case <-again:
 			h.attempt()
 			continue
 		case <-h.stop:
@@ -36,6 +46,13 @@ func (h *History) run(opened chan<- struct{}) {
 	h.mu.Lock()
 	h.err = fmt.Errorf("history %q: %w", h.path, ErrClosed)
 	h.mu.Unlock()
+}
+
+// failed tells whether the last attempt came to nothing.
+func (h *History) failed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err != nil
 }
 
 // attempt brings the file up to date, opening it if need be, and tells those that wait how that went.
