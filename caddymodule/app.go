@@ -66,8 +66,10 @@ type App struct {
 	starters []func()
 	checks   []func() error
 	contexts contextLog
-	mentions []mention
-	targets  []webhook.Target
+
+	hasConsole bool
+	mentions   []mention
+	targets    []webhook.Target
 
 	clients atomic.Pointer[clientFlags]
 	making  sync.Mutex                    // of them

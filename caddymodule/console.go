@@ -9,11 +9,15 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	pathpkg "path"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -48,6 +52,8 @@ type Console struct {
 	assets  map[string]asset
 	foreign *http.CrossOriginProtection
 	ending  context.Context
+
+	previewing sync.Mutex
 }
 
 // asset is a static file.
@@ -80,6 +86,7 @@ func (c *Console) Provision(ctx caddy.Context) (err error) {
 	c.ending = onShutdown(ctx)
 	c.routes()
 	c.app.contexts.use()
+	c.app.hasConsole = true
 	c.app.onStart(c.app.engine.rings.use)
 	if !c.Authenticated {
 		modules := ctx.Modules()
@@ -132,7 +139,11 @@ func (c *Console) checkListeners(modules []caddy.Module) error {
 			continue
 		}
 		for _, s := range app.Servers {
-			if !holds(s.Routes, c) && (s.Errors == nil || !holds(s.Errors.Routes, c)) {
+			there := holds(s.Routes, c) || s.Errors != nil && holds(s.Errors.Routes, c)
+			for _, named := range s.NamedRoutes { // of which any route may ask
+				there = there || holds(caddyhttp.RouteList{*named}, c)
+			}
+			if !there {
 				continue
 			}
 			found = true
@@ -146,6 +157,10 @@ func (c *Console) checkListeners(modules []caddy.Module) error {
 	if found && len(open) == 0 {
 		return nil
 	}
+	if !found {
+		return errors.New("feature_flags_console: stands within a handler that it cannot look into, so who reaches it cannot be told: " +
+			"put it behind the site's authentication and say so by `authenticated`, or somewhere else")
+	}
 	return fmt.Errorf("feature_flags_console: whoever reaches the console steers all flags, and others than this machine can reach %s: "+
 		"put it behind the site's authentication and say so by `authenticated`, or let the site `bind 127.0.0.1`", strings.Join(open, ", "))
 }
@@ -157,6 +172,10 @@ func holds(routes caddyhttp.RouteList, handler caddyhttp.MiddlewareHandler) bool
 			switch h := h.(type) {
 			case *Console:
 				if caddyhttp.MiddlewareHandler(h) == handler {
+					return true
+				}
+			case *Route:
+				if slices.ContainsFunc(append(slices.Collect(maps.Values(h.Variants)), h.On, h.Off), func(way caddyhttp.RouteList) bool { return holds(way, handler) }) {
 					return true
 				}
 			case *caddyhttp.Subroute:
@@ -203,14 +222,20 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		h.Set(name, value)
 	}
 	if !c.Authenticated && !isLocalHost(r.Host) {
-		return c.problem(w, r, http.StatusForbidden, "This console is for this machine only: ask for it as localhost.") // else another name could lead a browser here
+		http.Error(w, "This console is for this machine only: ask for it as localhost.", http.StatusForbidden) // else another name could lead a browser here
+		return nil
 	}
 	if err := c.foreign.Check(r); err != nil {
-		return c.problem(w, r, http.StatusForbidden, "Another site has sent you here to change something. Nothing was changed.")
+		http.Error(w, "Another site has sent you here to change something. Nothing was changed.", http.StatusForbidden)
+		return nil
 	}
 	path := strings.TrimPrefix(r.URL.Path, c.Base)
 	if path == "" {
 		http.Redirect(w, r, c.base(r), http.StatusFound)
+		return nil
+	}
+	if clean := pathpkg.Clean(path); clean != path && clean+"/" != path {
+		http.Error(w, "There is no such page.", http.StatusNotFound) // the mux would send elsewhere
 		return nil
 	}
 	inner := *r

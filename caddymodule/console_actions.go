@@ -14,6 +14,17 @@ import (
 	"github.com/seed-6adbc061/caddy-feature-flags/state"
 )
 
+// rolloutStep is the step that a flag's rollout is at; 0: it has none.
+func (a *App) rolloutStep(flag string) int {
+	rs := a.rules.Load()
+	if i := rs.Index(flag); i >= 0 {
+		if s := a.engine.rolloutStatus(time.Now(), rs.Definition(i), ""); s != nil {
+			return s.Step
+		}
+	}
+	return 0
+}
+
 // serveAction does what a form of a flag's page orders, and goes back there.
 func (c *Console) serveAction(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
@@ -40,6 +51,11 @@ func (c *Console) serveAction(w http.ResponseWriter, r *http.Request) error {
 	case "reset":
 		err = c.app.engine.reset(flag, o.By, o.Reason)
 	case "pause", "resume", "promote", "abort":
+		if step := r.PostFormValue("step"); action == "promote" && step != "" {
+			if now := c.app.rolloutStep(flag); step != strconv.Itoa(now) {
+				return problem(http.StatusConflict, "The rollout has moved meanwhile: it is at step %d, and was at %s when this page was made. Nothing was changed.", now, clipped(step))
+			}
+		}
 		err = c.app.steer(flag, steer{Action: action}, o)
 	case "percentage":
 		share, failed := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(r.PostFormValue("percentage")), "%")), 64)

@@ -111,6 +111,10 @@ func (c *Console) serveEvents(w http.ResponseWriter, r *http.Request) error {
 // stream sends what happens, and what tick sends again and again, until the client
 // leaves or the config ends.
 func (c *Console) stream(w http.ResponseWriter, r *http.Request, every time.Duration, tick func(*eventWriter) bool) error {
+	if r.Method == http.MethodHead {
+		w.Header().Set("Content-Type", "text/event-stream")
+		return nil
+	}
 	_, _, ch, leave := c.app.engine.stream.watch("")
 	defer leave()
 	out := newEventWriter(w)

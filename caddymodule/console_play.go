@@ -2,11 +2,13 @@ package caddymodule
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,9 +86,48 @@ type previewChange struct {
 	From, To string // variants
 	People   int
 	Samples  []string // by pseudonym
+
+	seen map[string]struct{}
 }
 
-const mostPreview = 1 << 20
+const (
+	mostPreview     = 1 << 20 // bytes
+	previewPatience = 5 * time.Second
+	mostSamples     = 8 // people told of a change
+)
+
+// add counts a person, who may come again.
+func (ch *previewChange) add(who string) {
+	if ch.seen == nil {
+		ch.seen = map[string]struct{}{}
+	}
+	if _, again := ch.seen[who]; again {
+		return
+	}
+	ch.seen[who] = struct{}{}
+	if ch.People++; len(ch.Samples) < mostSamples {
+		ch.Samples = append(ch.Samples, who)
+	}
+}
+
+// namesOf are the flags of either ruleset, sorted.
+func namesOf(rulesets ...*evaluator.Ruleset) (names []string) {
+	for _, r := range rulesets {
+		for i := range r.Len() {
+			names = append(names, r.Definition(i).Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// variantOf is what a flag comes to; off for one that is not defined.
+func variantOf(r *evaluator.Ruleset, e *evaluator.Evaluation, name string) string {
+	if i := r.Index(name); i >= 0 {
+		return e.Decide(i).Variant
+	}
+	return evaluator.Off
+}
 
 func (c *Console) servePreview(w http.ResponseWriter, r *http.Request) error {
 	var page previewPage
@@ -102,7 +143,13 @@ func (c *Console) servePreview(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		page.Source, page.Text = r.PostFormValue("source"), strings.ReplaceAll(r.PostFormValue("text"), "\r\n", "\n")
-		c.app.preview(&page, time.Now())
+		if !c.previewing.TryLock() {
+			return problem(http.StatusTooManyRequests, "Another preview is being made: try again in a moment.")
+		}
+		defer c.previewing.Unlock()
+		ctx, cancel := context.WithTimeout(r.Context(), previewPatience)
+		defer cancel()
+		c.app.preview(ctx, &page, time.Now())
 	} else {
 		page.Source = r.URL.Query().Get("source")
 		page.Text = c.app.sourceText(page.Source)
@@ -124,7 +171,7 @@ func (a *App) sourceText(name string) string {
 
 // preview compiles the definitions in the place of a source's, and decides the last
 // contexts by what is and by what would be.
-func (a *App) preview(p *previewPage, now time.Time) {
+func (a *App) preview(ctx context.Context, p *previewPage, now time.Time) {
 	doc, _ := evaluator.Decode(cmp.Or(p.Source, "preview"), []byte(p.Text)) // it keeps its mistakes
 	a.reload.Lock()
 	var docs []*evaluator.Document
@@ -148,39 +195,33 @@ func (a *App) preview(p *previewPage, now time.Time) {
 	before := a.rules.Load().Ruleset
 	after := program.With(a.engine.states(program))
 	p.Findings, p.Ready = evaluator.Lint(after, now, nil), true
-	contexts := a.contexts.all()
-	p.Contexts = len(contexts)
-	changes := map[[3]string]*previewChange{}
-	changed := map[string]bool{}
-	names := map[string]bool{}
-	for _, r := range []*evaluator.Ruleset{before, after} {
-		for i := range r.Len() {
-			names[r.Definition(i).Name] = true
-		}
-	}
-	people := map[[4]string]bool{}
-	for _, seen := range contexts {
-		for name := range names {
-			from, to := before.Evaluate(name, &seen.ctx, now), after.Evaluate(name, &seen.ctx, now)
-			if from.Variant == to.Variant {
+	names := namesOf(before, after)
+	changes, changed := map[[3]string]*previewChange{}, map[string]bool{}
+	for n, seen := range a.contexts.all() {
+		who := a.shownAs(seen.ctx.TargetingKey())
+		var is, would evaluator.Evaluation
+		is.Reset(before, &seen.ctx, now)
+		would.Reset(after, &seen.ctx, now)
+		for _, name := range names {
+			if ctx.Err() != nil {
+				p.Problem = "This takes too long: what is shown is of the first " + strconv.Itoa(n) + " contexts."
+				break
+			}
+			from, to := variantOf(before, &is, name), variantOf(after, &would, name)
+			if from == to {
 				continue
 			}
 			changed[name] = true
-			key := [3]string{name, from.Variant, to.Variant}
-			ch := changes[key]
-			if ch == nil {
-				ch = &previewChange{Flag: name, From: from.Variant, To: to.Variant}
-				changes[key] = ch
+			key := [3]string{name, from, to}
+			if changes[key] == nil {
+				changes[key] = &previewChange{Flag: name, From: from, To: to}
 			}
-			who := a.shownAs(seen.ctx.TargetingKey())
-			if person := [4]string{name, from.Variant, to.Variant, who}; !people[person] {
-				people[person] = true
-				ch.People++
-				if len(ch.Samples) < 8 {
-					ch.Samples = append(ch.Samples, who)
-				}
-			}
+			changes[key].add(who)
 		}
+		if p.Problem != "" {
+			break
+		}
+		p.Contexts = n + 1
 	}
 	for _, ch := range changes {
 		p.Changes = append(p.Changes, *ch)

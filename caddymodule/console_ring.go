@@ -27,6 +27,7 @@ type liveRing struct {
 const (
 	liveStep = 2 * time.Second
 	liveKept = 300 // samples: ten minutes
+	mostLive = 200 // flags, in about 10 MB
 )
 
 // use has samples kept.
@@ -42,6 +43,9 @@ func (l *liveRings) use() {
 func (l *liveRings) turn(e *engine, to listener, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if a, ok := to.(*App); ok && !a.hasConsole {
+		l.used, l.flags, l.last = false, nil, time.Time{} // nobody looks any more
+	}
 	if !l.used {
 		return
 	}
@@ -55,7 +59,7 @@ func (l *liveRings) turn(e *engine, to listener, now time.Time) {
 		canary, control := m.Cohort(true), m.Cohort(false)
 		r := l.flags[m.Name()]
 		if r == nil {
-			if canary.Total()+control.Total() == 0 {
+			if canary.Total()+control.Total() == 0 || len(l.flags) >= mostLive {
 				continue
 			}
 			r = &liveRing{canary: canary, control: control}

@@ -1,10 +1,13 @@
 package tests
 
 import (
+	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 const consoleSite = `http://:0 {
@@ -115,8 +118,65 @@ func TestConsoleForms(t *testing.T) {
 			t.Errorf("%s: %d", name, r.status)
 		}
 	}
+	if r := c.do(http.MethodGet, "/ops/", "", "Host", "evil.example"); r.status != 403 || strings.Contains(r.body, "<") {
+		t.Errorf("another name for this machine: %d %s", r.status, r.body)
+	}
+	for _, path := range []string{"/ops/flags//new_ui", "/ops/./audit", "/ops/x/../audit"} {
+		if r := c.get(path); r.status != 404 {
+			t.Errorf("%s: %d %v", path, r.status, r.header)
+		}
+	}
+	for _, path := range []string{"/ops/events", "/ops/flags/new_ui/live"} {
+		if r := c.do(http.MethodHead, path, ""); r.status != 200 {
+			t.Errorf("HEAD %s: %d", path, r.status)
+		}
+	}
 	if r := order("flags/new_ui/disable", good, "Sec-Fetch-Site", "same-origin"); r.status != 303 || r.header.Get("Location") != "/ops/flags/new_ui" || !disabled() {
 		t.Errorf("%d %v", r.status, r.header)
+	}
+}
+
+// Two people who order the same step of a rollout do not order two.
+func TestConsoleOfTwo(t *testing.T) {
+	c := start(t, global+consoleSite, `{"new_ui": {"active": true, "rollout": {"steps": [1, 5, 25], "bake": "1h"}}}`, map[string]string{"OPTION": "", "APP": host(echo(t, "app"))})
+	var page reply
+	eventually(t, 5*time.Second, "the rollout does not begin", func() bool {
+		page = c.get("/ops/flags/new_ui")
+		return strings.Contains(page.body, `name="step" value="1"`)
+	})
+	body := "step=1&token=" + formToken.FindStringSubmatch(page.body)[1]
+	for i, want := range []int{303, 409} {
+		if r := c.post("/ops/flags/new_ui/promote", body, "Content-Type", "application/x-www-form-urlencoded"); r.status != want {
+			t.Errorf("promoted by person %d: %d", i+1, r.status)
+		}
+	}
+	if got := c.api("GET", "flags/new_ui", "", 200)["percentage"]; got != 5.0 {
+		t.Errorf("at %v %%", got)
+	}
+}
+
+// A preview has an end.
+func TestConsolePreviewIsBounded(t *testing.T) {
+	c := consoleOf(t, "")
+	for i := range 60 {
+		c.get("/", "X-User-ID", "u"+itoa(i))
+		time.Sleep(25 * time.Millisecond) // so that many are remembered
+	}
+	token := formToken.FindStringSubmatch(c.get("/ops/preview").body)[1]
+	var flags strings.Builder
+	flags.WriteString("{")
+	const list = "[0,1,2,3,4,5,6,7,8,9]"
+	for i := range 300 {
+		if i > 0 {
+			flags.WriteString(",")
+		}
+		fmt.Fprintf(&flags, `"f%d":{"active":true,"rules":[{"when":"%s.all(a,%s.all(b,%s.all(c,%s.all(d,a+b+c+d>=0))))","serve":"off"}]}`, i, list, list, list, list)
+	}
+	flags.WriteString("}")
+	begun := time.Now()
+	r := c.post("/ops/preview", "token="+token+"&text="+url.QueryEscape(flags.String()), "Content-Type", "application/x-www-form-urlencoded")
+	if took := time.Since(begun); r.status != 200 || took > 12*time.Second || !strings.Contains(r.body, "takes too long") {
+		t.Errorf("after %v: %d", took, r.status)
 	}
 }
 

@@ -23,12 +23,44 @@
 		}, 500);
 	};
 
+	// An answer that is no page of ours (a login, an error, a flag that is gone) leaves
+	// what is there, and says so.
+	let stale = false;
+	document.addEventListener('htmx:after:request', (e) => {
+		const { ctx } = e.detail;
+		const part = ctx.select && new DOMParser().parseFromString(ctx.text, 'text/html').querySelector(ctx.select);
+		if (ctx.response.status < 400 && part) {
+			if (stale) say('on', 'live');
+			stale = false;
+			return;
+		}
+		e.preventDefault();
+		stale = true;
+		say('lost', ctx.response.status === 404 ? 'gone: this is what was there' : 'not up to date: load the page again');
+	});
+	document.addEventListener('htmx:error', () => { stale = true; say('lost', 'not up to date'); });
+
+	// A page that nobody sees holds no connection: browsers have few for each host.
 	const listen = (address, handlers) => {
-		const source = new EventSource(address);
-		source.onopen = () => say('on', 'live');
-		source.onerror = () => say('lost', source.readyState === EventSource.CLOSED ? 'not live: load the page again' : 'connecting…');
-		for (const [name, handle] of Object.entries(handlers)) source.addEventListener(name, (e) => handle(JSON.parse(e.data)));
-		return source;
+		let source;
+		const open = () => {
+			source?.close();
+			source = new EventSource(address);
+			source.onopen = () => { if (!stale) say('on', 'live'); };
+			source.onerror = () => say('lost', source.readyState === EventSource.CLOSED ? 'not live: load the page again' : 'connecting…');
+			for (const [name, handle] of Object.entries(handlers)) source.addEventListener(name, (e) => handle(JSON.parse(e.data)));
+		};
+		document.addEventListener('visibilitychange', () => {
+			if (document.hidden) {
+				source.close();
+				say('off', 'not live');
+				return;
+			}
+			open();
+			refresh();
+		});
+		if (!document.hidden) open();
+		else source = { close() {} };
 	};
 
 	if (!flag) {
@@ -43,6 +75,7 @@
 	const mostSamples = 300; // ten minutes
 	let span = 'live';
 	let verdict = '';
+	let told = 0;
 
 	const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 	const chance = (log) => {
@@ -71,7 +104,20 @@
 		},
 	};
 
-	const dataOf = (kind) => [samples.map((s) => s.t), ...kinds[kind].lines.map(([, , of]) => samples.map((s) => of(s) ?? null))];
+	// Time of which nothing is known is a gap, not a line across it.
+	const spread = () => {
+		const out = [];
+		for (const s of samples) {
+			const before = out.at(-1);
+			if (before && s.t - before.t > 1.6 * Math.max(s.step, before.step)) out.push({ t: before.t + before.step, step: s.step, none: true });
+			out.push(s);
+		}
+		return out;
+	};
+	const dataOf = (kind) => {
+		const all = spread();
+		return [all.map((s) => s.t), ...kinds[kind].lines.map(([, , of]) => all.map((s) => (s.none ? null : of(s) ?? null)))];
+	};
 
 	const draw = () => {
 		for (const box of document.querySelectorAll('[data-chart]')) {
@@ -89,23 +135,38 @@
 				],
 				series: [{}, ...kind.lines.map(([label, stroke, , dash]) => ({ label, stroke: colour(stroke), width: 1.5, dash, spanGaps: name === 'evidence', points: { show: false }, value: kind.value }))],
 			}, dataOf(name), box);
-			const last = samples.at(-1);
-			box.setAttribute('role', 'img');
-			box.setAttribute('aria-label', box.parentElement.querySelector('figcaption').textContent + (last ? '; the figures are in the table below' : '; there is nothing yet'));
+			describe(box, name);
 		}
 	};
 
-	const update = () => {
-		for (const [name, chart] of Object.entries(charts)) chart.setData(dataOf(name));
+	// describe says in words what a chart ends with.
+	const describe = (box, name) => {
+		const last = samples.at(-1);
+		const words = last ? kinds[name].lines.map(([label, , of]) => `${label} ${kinds[name].value ? kinds[name].value(null, of(last)) : Number(of(last) ?? 0).toPrecision(3)}`).join(', ') : 'there is nothing yet';
+		box.setAttribute('role', 'img');
+		box.setAttribute('aria-label', `${box.parentElement.querySelector('figcaption').textContent}: ${words}`);
 	};
 
+	const update = () => {
+		for (const box of document.querySelectorAll('[data-chart]')) {
+			charts[box.dataset.chart]?.setData(dataOf(box.dataset.chart));
+			describe(box, box.dataset.chart);
+		}
+	};
+
+	let asked = 0;
 	const load = async (last) => {
-		const answer = await fetch(`${base}flags/${encodeURIComponent(flag)}/series?last=${last}`);
-		if (!answer.ok) return;
-		const { samples: past } = await answer.json();
+		const mine = ++asked;
+		let past = [];
+		try {
+			const answer = await fetch(`${base}flags/${encodeURIComponent(flag)}/series?last=${last}`);
+			if (answer.ok) past = (await answer.json()).samples;
+		} catch { /* the stream says that nobody is there */ }
+		if (mine !== asked) return; // somebody has asked for something else meanwhile
 		samples.splice(0, samples.length, ...past);
 		draw();
 	};
+	setInterval(() => { if (span !== 'live' && !document.hidden) load(span); }, 60_000);
 
 	document.addEventListener('click', (e) => {
 		const button = e.target.closest?.('[data-span]');
@@ -126,7 +187,7 @@
 				update();
 			}
 			const now = `${s.now.status} ${s.now.percentage} ${s.now.verdict}`;
-			if (verdict && now !== verdict) refresh();
+			if (verdict && now !== verdict || ++told % 3 === 0) refresh();
 			verdict = now;
 		},
 		changed: (n) => { if (!n.flag || n.flag === flag) refresh(); },

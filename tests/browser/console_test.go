@@ -228,6 +228,23 @@ func TestConsole(t *testing.T) {
 		b.accessible("a tripped flag")
 	})
 
+	t.Run("what is open and typed stays", func(t *testing.T) {
+		b.t = t
+		b.do(chromedp.Click(chromedp.CSS(".trip summary")), chromedp.SendKeys(chromedp.CSS("input[name=reason]"), "I am still"))
+		before := len(b.seen("/console/flags/new_shop"))
+		s.eventually(15*time.Second, "the page does not refresh itself", func() bool { return len(b.seen("/console/flags/new_shop")) > before+1 })
+		if open := eval[bool](b, "document.querySelector('.trip details').open && document.querySelector('input[name=reason]').value === 'I am still'"); !open {
+			t.Error("a refresh has closed what was open, or taken what was typed")
+		}
+		// Enter in the reason orders nothing.
+		b.do(chromedp.KeyEvent(kb.Enter))
+		time.Sleep(300 * time.Millisecond)
+		if got := s.api(http.MethodGet, "flags/new_shop", "")["status"]; got != "tripped" {
+			t.Errorf("Enter has made it %v", got)
+		}
+		eval[any](b, "(() => { document.querySelector('input[name=reason]').value = ''; })()")
+	})
+
 	t.Run("reset", func(t *testing.T) {
 		b.t = t
 		tr.sick.Store(false)
@@ -260,6 +277,18 @@ func TestConsole(t *testing.T) {
 			t.Errorf("at %v %%", got)
 		}
 		b.accessible("a rollout")
+	})
+
+	t.Run("an answer that is no page", func(t *testing.T) {
+		b.t = t
+		b.walk(s, "flags/new_search")
+		eval[any](b, "(() => { const real = window.fetch; window.fetch = async (...a) => window.failing ? new Response('<h1>Please log in</h1>', {headers: {'Content-Type': 'text/html'}}) : real(...a); window.failing = true; htmx.trigger(document.body, 'refresh'); })()")
+		b.until(5*time.Second, "document.getElementById('live').dataset.state", "lost")
+		if text := b.text("#flag"); !strings.Contains(text, "new_search") || !strings.Contains(text, "Definition") {
+			t.Errorf("the page is lost: %q", text)
+		}
+		eval[any](b, "(() => { window.failing = false; htmx.trigger(document.body, 'refresh'); })()")
+		b.until(5*time.Second, "document.getElementById('live').dataset.state", "on")
 	})
 
 	t.Run("playground", func(t *testing.T) {
