@@ -63,6 +63,12 @@
 		else source = { close() {} };
 	};
 
+	// Another source's text is loaded, unless something was typed into this one's.
+	document.addEventListener('change', (e) => {
+		const text = document.querySelector('textarea[name=text]');
+		if (e.target.name === 'source' && text && text.value === text.defaultValue) location.assign(`${base}preview?source=${encodeURIComponent(e.target.value)}`);
+	});
+
 	if (!flag) {
 		let first = true;
 		listen(base + 'events', { changed: refresh, tick: () => { if (!first) refresh(); first = false; } });
