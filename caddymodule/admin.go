@@ -428,24 +428,10 @@ func (a *App) serveEvents(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
-	beat := time.NewTicker(heartbeat)
-	defer beat.Stop()
-	for {
-		select {
-		case <-r.Context().Done():
-			return nil
-		case <-a.running.Done():
-			return nil
-		case <-beat.C:
-			if !out.send(": still here\n\n") {
-				return nil
-			}
-		case n, ok := <-ch:
-			if !ok || !tell(n) {
-				return nil
-			}
-		}
-	}
+	ctx, done := whileAll(r.Context(), a.running)
+	defer done()
+	out.follow(ctx, ch, tell, heartbeat, out.stillHere)
+	return nil
 }
 
 var _ caddy.AdminRouter = (*Admin)(nil)

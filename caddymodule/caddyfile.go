@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"math"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,49 @@ func some(d *caddyfile.Dispenser, option, want string, into *[]string) error {
 	}
 	*into = append(*into, args...)
 	return noBlock(d, option)
+}
+
+// noArgument refuses arguments of a directive.
+func noArgument(d *caddyfile.Dispenser, directive string) error {
+	if d.NextArg() {
+		return d.Errf("%s: unexpected argument %q; options are in a block", directive, d.Val())
+	}
+	return nil
+}
+
+// set sets what an option without arguments stands for.
+func set(d *caddyfile.Dispenser, option string, into *bool) error {
+	if d.NextArg() {
+		return d.Errf("%s: takes no argument, got %q", option, d.Val())
+	}
+	*into = true
+	return noBlock(d, option)
+}
+
+// header adds a header's name and value.
+func header(d *caddyfile.Dispenser, option string, into *http.Header) error {
+	args := d.RemainingArgs()
+	if len(args) != 2 { // without the values: one may be a secret
+		return d.Errf("%s: want a name and a value as Authorization \"Bearer {env.TOKEN}\", got %d arguments", option, len(args))
+	}
+	if *into == nil {
+		*into = http.Header{}
+	}
+	into.Add(args[0], args[1])
+	return noBlock(d, option)
+}
+
+// leadingPath takes a path that stands in the place of a matcher, if is says that it
+// is one; "" where there is none.
+func leadingPath(h httpcaddyfile.Helper, is func(text string) bool) (path string) {
+	h.Next() // the directive's name
+	if h.NextArg() && strings.HasPrefix(h.Val(), "/") && is(h.Val()) {
+		path = h.Val()
+		h.Delete()
+	}
+	h.Reset()
+	h.Next()
+	return path
 }
 
 // timeLimit reads a duration above 0 as an option's only argument.

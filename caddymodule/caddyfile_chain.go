@@ -16,10 +16,7 @@ func parsePropagate(d *caddyfile.Dispenser) (*Propagate, error) {
 		case "ttl":
 			err = durationOption(d, "propagate: ttl", &p.TTL)
 		case "baggage":
-			if d.NextArg() {
-				return nil, d.Errf("propagate: baggage: takes no argument, got %q", d.Val())
-			}
-			p.Baggage, err = true, noBlock(d, option)
+			err = set(d, "propagate: baggage", &p.Baggage)
 		default:
 			err = unknownOption(d, "propagate", option, "key", "ttl", "baggage")
 		}

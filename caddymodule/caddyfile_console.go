@@ -1,8 +1,6 @@
 package caddymodule
 
 import (
-	"strings"
-
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 )
@@ -14,14 +12,7 @@ func init() {
 
 // parseConsole reads the directive with its matcher: a path is the console's base.
 func parseConsole(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
-	handler := new(Console)
-	h.Next()
-	if h.NextArg() && strings.HasPrefix(h.Val(), "/") {
-		handler.Base = strings.TrimSuffix(strings.TrimSuffix(h.Val(), "*"), "/")
-		h.Delete()
-	}
-	h.Reset()
-	h.Next()
+	handler := &Console{Base: consoleBase(leadingPath(h, func(string) bool { return true }))}
 	matcher, err := h.ExtractMatcherSet()
 	if err != nil {
 		return nil, err
@@ -39,21 +30,19 @@ func parseConsole(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 //	}
 func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	if d.NextArg() {
-		return d.Errf("feature_flags_console: unexpected argument %q; options are in a block", d.Val())
+	if err := noArgument(d, "feature_flags_console"); err != nil {
+		return err
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
 		switch option := d.Val(); option {
 		case "authenticated":
-			if d.NextArg() {
-				return d.Errf("authenticated: takes no argument, got %q", d.Val())
-			}
-			c.Authenticated = true
-			if err := noBlock(d, option); err != nil {
-				return err
-			}
+			err = set(d, option, &c.Authenticated)
 		default:
-			return unknownOption(d, "feature_flags_console", option, "authenticated")
+			err = unknownOption(d, "feature_flags_console", option, "authenticated")
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -15,14 +15,7 @@ func init() {
 
 // parseFeedback reads the directive with its matcher: a path is the handler's own.
 func parseFeedback(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
-	handler := new(Feedback)
-	h.Next()
-	if h.NextArg() && strings.HasPrefix(h.Val(), "/") && !strings.Contains(h.Val(), "*") {
-		handler.Path = h.Val()
-		h.Delete()
-	}
-	h.Reset()
-	h.Next()
+	handler := &Feedback{Path: leadingPath(h, func(text string) bool { return !strings.Contains(text, "*") })}
 	matcher, err := h.ExtractMatcherSet()
 	if err != nil {
 		return nil, err
@@ -46,8 +39,8 @@ func parseFeedback(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) 
 //	}
 func (f *Feedback) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	if d.NextArg() {
-		return d.Errf("feature_flags_feedback: unexpected argument %q; options are in a block", d.Val())
+	if err := noArgument(d, "feature_flags_feedback"); err != nil {
+		return err
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error

@@ -66,10 +66,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "headers":
 			err = h.parseHeaders(d)
 		case "vary":
-			if d.NextArg() {
-				return d.Errf("vary: takes no argument, got %q", d.Val())
-			}
-			h.Vary = true
+			err = set(d, option, &h.Vary)
 		case "propagate":
 			if h.Propagate != nil {
 				return d.Err("propagate: is given twice")

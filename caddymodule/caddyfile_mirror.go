@@ -35,13 +35,9 @@ func parseMirror(d *caddyfile.Dispenser) (*Mirror, error) {
 				return nil, err
 			}
 		case "body":
-			if d.NextArg() {
-				return nil, d.Errf("mirror: body: takes no argument, got %q", d.Val())
-			}
-			if err := noBlock(d, option); err != nil {
+			if err := set(d, "mirror: body", &m.Body); err != nil {
 				return nil, err
 			}
-			m.Body = true
 		default:
 			return nil, unknownOption(d, "mirror", option, "timeout", "concurrency", "body")
 		}

@@ -35,8 +35,8 @@ func parseOFREP(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	}
 func (o *OFREP) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	if d.NextArg() {
-		return d.Errf("feature_flags_ofrep: unexpected argument %q; options are in a block", d.Val())
+	if err := noArgument(d, "feature_flags_ofrep"); err != nil {
+		return err
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error

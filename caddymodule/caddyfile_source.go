@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"net/http"
 	"net/url"
 	"time"
 
@@ -57,15 +56,7 @@ func (s *Source) parseHTTP(d *caddyfile.Dispenser) error {
 		case "poll":
 			err = s.parsePoll(d, sources.MinHTTPPoll, "1s")
 		case "header":
-			args := d.RemainingArgs()
-			if len(args) != 2 { // without the values: one may be a secret
-				return d.Errf("header: want a name and a value as Authorization \"Bearer {env.FLAGS_TOKEN}\", got %d arguments", len(args))
-			}
-			if s.Header == nil {
-				s.Header = http.Header{}
-			}
-			s.Header.Add(args[0], args[1])
-			err = noBlock(d, option)
+			err = header(d, option, &s.Header)
 		case "timeout":
 			if s.Timeout != 0 {
 				return d.Err("timeout: is given twice")
@@ -74,10 +65,7 @@ func (s *Source) parseHTTP(d *caddyfile.Dispenser) error {
 		case "max_size":
 			err = parseSize(d, option, &s.MaxSize)
 		case "optional":
-			if d.NextArg() {
-				return d.Errf("optional: takes no argument, got %q", d.Val())
-			}
-			s.Optional, err = true, noBlock(d, option)
+			err = set(d, option, &s.Optional)
 		default:
 			err = unknownOption(d, "source http", option, "poll", "header", "timeout", "max_size", "optional")
 		}

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 
@@ -39,15 +38,7 @@ func (a *App) parseWebhook(d *caddyfile.Dispenser) error {
 				err = checkEvents(d, w.Events)
 			}
 		case "header":
-			args := d.RemainingArgs()
-			if len(args) != 2 { // without the values: one may be a secret
-				return d.Errf("webhook: header: want a name and a value, got %d arguments", len(args))
-			}
-			if w.Header == nil {
-				w.Header = http.Header{}
-			}
-			w.Header.Add(args[0], args[1])
-			err = noBlock(d, option)
+			err = header(d, "webhook: header", &w.Header)
 		case "timeout":
 			err = durationOption(d, "webhook: timeout", &w.Timeout)
 		case "routing_key":

@@ -74,7 +74,7 @@ func (c *Console) Provision(ctx caddy.Context) (err error) {
 	if c.app, err = appOf(ctx); err != nil {
 		return err
 	}
-	c.Base = strings.TrimSuffix(strings.TrimSuffix(c.Base, "*"), "/")
+	c.Base = consoleBase(c.Base)
 	if c.Base != "" && !strings.HasPrefix(c.Base, "/") {
 		return fmt.Errorf("base: want a path as /flags, got %q", c.Base)
 	}
@@ -94,6 +94,9 @@ func (c *Console) Provision(ctx caddy.Context) (err error) {
 	}
 	return nil
 }
+
+// consoleBase is a path without what a matcher has at its end.
+func consoleBase(path string) string { return strings.TrimSuffix(strings.TrimSuffix(path, "*"), "/") }
 
 // load reads templates and static files.
 func (c *Console) load() error {
@@ -366,18 +369,16 @@ func (c *Console) formToken(now time.Time) string {
 	if s == nil {
 		return ""
 	}
-	end := strconv.FormatInt(now.Add(formAge).Unix(), 36)
-	return end + "." + s.sign(end)
+	return s.signUntil(now.Add(formAge))
 }
 
 func (c *Console) checkForm(r *http.Request, now time.Time) error {
-	end, sum, _ := strings.Cut(r.PostFormValue("token"), ".")
-	until, err := strconv.ParseInt(end, 36, 64)
-	s := c.app.formKey.signer.Load()
-	if s == nil || !s.verify(sum, end) || err != nil || !now.Before(time.Unix(until, 0)) {
-		return problem(http.StatusForbidden, "This page was open for too long, or did not come from here. Load it again; nothing was changed.")
+	if s := c.app.formKey.signer.Load(); s != nil {
+		if until, ok := s.verifyUntil(r.PostFormValue("token")); ok && now.Before(until) {
+			return nil
+		}
 	}
-	return nil
+	return problem(http.StatusForbidden, "This page was open for too long, or did not come from here. Load it again; nothing was changed.")
 }
 
 // operator is who does something, by the site's authentication.

@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -70,6 +69,16 @@ func spanOf(f history.Figures, step float64) sampleSpan {
 	return s
 }
 
+// spanSince is what has come since before. Of clients that all have left nobody knows
+// how they fared.
+func spanSince(before, now monitors.Counts, step float64) sampleSpan {
+	c := countsSince(before, now)
+	if c.Requests == c.Gone {
+		return sampleSpan{Rate: float64(c.Requests) / step}
+	}
+	return spanOf(c.Figures(), step)
+}
+
 // serveLive tells a flag's page how the flag does, and when something has changed.
 func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) error {
 	rs, i, err := c.app.named(r)
@@ -86,21 +95,6 @@ func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) error {
 		}
 		return true
 	})
-}
-
-func spanSince(before, now monitors.Counts, step float64) sampleSpan {
-	was, is := before.Figures(), now.Figures()
-	n, gone, bad := is.Requests-was.Requests, is.ClientGone-was.ClientGone, is.Errors-was.Errors
-	s := sampleSpan{Rate: float64(n) / step}
-	if n > gone {
-		errors := 100 * float64(bad) / float64(n-gone)
-		for i := range now.Latency {
-			now.Latency[i] -= before.Latency[i]
-		}
-		p50, p99 := now.Quantile(0.5), now.Quantile(0.99)
-		s.Errors, s.P50, s.P99 = &errors, &p50, &p99
-	}
-	return s
 }
 
 // serveEvents tells other pages when something has changed.
@@ -121,32 +115,11 @@ func (c *Console) stream(w http.ResponseWriter, r *http.Request, every time.Dura
 	if !out.send("retry: 1000\n\n") || !tick(out) {
 		return nil
 	}
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	return c.pass(r.Context(), out, ticker.C, ch, tick)
-}
-
-func (c *Console) pass(ctx context.Context, out *eventWriter, due <-chan time.Time, ch <-chan numbered, tick func(*eventWriter) bool) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-c.app.running.Done():
-			return nil
-		case <-c.ending.Done():
-			return nil
-		case <-due:
-			if !tick(out) {
-				return nil
-			}
-		case n, ok := <-ch:
-			if !ok {
-				return nil
-			}
-			text, err := json.Marshal(map[string]string{"event": n.Event, "flag": n.Flag, "reason": n.Reason})
-			if err == nil && !out.send("event: changed\ndata: %s\n\n", text) {
-				return nil
-			}
-		}
-	}
+	ctx, done := whileAll(r.Context(), c.app.running, c.ending)
+	defer done()
+	out.follow(ctx, ch, func(n numbered) bool {
+		text, err := json.Marshal(map[string]string{"event": n.Event, "flag": n.Flag, "reason": n.Reason})
+		return err != nil || out.send("event: changed\ndata: %s\n\n", text)
+	}, every, func() bool { return tick(out) })
+	return nil
 }

@@ -72,33 +72,26 @@ type reloadFailure struct {
 
 // open makes the source ready.
 func (s *Source) open(repl *caddy.Replacer, dir string) (*liveSource, error) {
-	text := func(field, given, want string) (string, error) {
-		out, err := repl.ReplaceOrErr(given, true, true)
-		if err != nil || out == "" {
-			return "", fmt.Errorf("%s: %q: want %s: %w", field, given, want, cmp.Or(err, errors.New("empty")))
-		}
-		return out, nil
-	}
 	switch s.Type {
 	case "file":
-		path, err := text("path", s.Path, "a file")
-		if err != nil {
-			return nil, err
+		path, err := repl.ReplaceOrErr(s.Path, true, true)
+		if err != nil || path == "" {
+			return nil, fmt.Errorf("path: %q: want a file: %w", s.Path, cmp.Or(err, errors.New("empty")))
 		}
 		// A little more often than asked: a change is to be in force, not only
 		// seen, within the interval and a tenth of a second.
 		poll := cmp.Or(time.Duration(s.Poll), sources.DefaultPoll)
 		return &liveSource{Source: &sources.File{Path: path, Poll: max(poll*9/10, sources.MinPoll)}}, nil
 	case "http":
-		address, err := text("url", s.URL, "an address as https://flags.example/shop.json")
+		address, err := resolved(repl, "url", s.URL)
 		if err != nil {
-			return nil, errors.New("url: is empty, or has a placeholder that is not known") // without it: it may hold a secret
+			return nil, err
 		}
 		header := http.Header{}
 		for name, values := range s.Header {
 			for _, v := range values {
-				if v, err = repl.ReplaceOrErr(v, true, true); err != nil {
-					return nil, fmt.Errorf("header: %s has a placeholder that is not known", name)
+				if v, err = resolved(repl, "header "+name, v); err != nil {
+					return nil, err
 				}
 				header.Add(name, v)
 			}

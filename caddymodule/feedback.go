@@ -17,7 +17,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
@@ -54,7 +53,6 @@ type Feedback struct {
 	Thanks string `json:"thanks,omitempty"`
 
 	app     *App
-	log     *zap.Logger
 	limiter *limiter
 }
 
@@ -74,7 +72,6 @@ func (*Feedback) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the options.
 func (f *Feedback) Provision(ctx caddy.Context) (err error) {
-	f.log = ctx.Logger()
 	if f.app, err = appOf(ctx); err != nil {
 		return err
 	}
@@ -97,11 +94,7 @@ func (f *Feedback) Provision(ctx caddy.Context) (err error) {
 
 // takes tells whether a path is answered, as it is here or as it came.
 func (f *Feedback) takes(r *http.Request) bool {
-	paths := []string{r.URL.Path}
-	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		paths = append(paths, original.URL.Path)
-	}
-	return slices.ContainsFunc(paths, func(path string) bool {
+	return slices.ContainsFunc([]string{r.URL.Path, originalURL(r).Path}, func(path string) bool {
 		switch f.Path {
 		case anyPath:
 			return true

@@ -59,7 +59,6 @@ type OFREP struct {
 	Keys []string `json:"keys,omitempty"`
 
 	app     *App
-	log     *zap.Logger
 	limiter *limiter
 	accepts map[string]bool // nil: all
 	signer  *signer         // of the config's keys; nil: the shared one
@@ -87,7 +86,6 @@ func (*OFREP) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the options.
 func (o *OFREP) Provision(ctx caddy.Context) (err error) {
-	o.log = ctx.Logger()
 	if o.app, err = appOf(ctx); err != nil {
 		return err
 	}
@@ -154,11 +152,10 @@ func (o *OFREP) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 // ofrepPath is the part of a request's path that is the protocol's, "" where none is:
 // as it is here, or as it came where somebody has rewritten it, as sites of one page do.
 func ofrepPath(r *http.Request) string {
-	if strings.HasPrefix(r.URL.Path, ofrepPrefix) {
-		return r.URL.Path
-	}
-	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && strings.HasPrefix(original.URL.Path, ofrepPrefix) {
-		return original.URL.Path
+	for _, path := range []string{r.URL.Path, originalURL(r).Path} {
+		if strings.HasPrefix(path, ofrepPrefix) {
+			return path
+		}
 	}
 	return ""
 }

@@ -7,12 +7,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // Addresses of streams are signed: EventSource sends no Authorization header, and
@@ -45,29 +42,26 @@ func (o *OFREP) address(r *http.Request, now time.Time) string {
 	if s == nil || o.Streams < 0 {
 		return ""
 	}
-	end := strconv.FormatInt(now.Truncate(streamTurn).Add(2*streamTurn).Unix(), 36)
-	u := url.URL{Path: strippedPrefix(r) + ofrepEvents, RawQuery: "token=" + end + "." + s.sign(end, hostOf(r.Host))}
+	end := now.Truncate(streamTurn).Add(2 * streamTurn)
+	u := url.URL{Path: strippedPrefix(r) + ofrepEvents, RawQuery: "token=" + s.signUntil(end, hostOf(r.Host))}
 	return u.RequestURI()
 }
 
 // strippedPrefix is what handle_path and their like have taken off the path.
 func strippedPrefix(r *http.Request) string {
-	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		if prefix, ok := strings.CutSuffix(original.URL.Path, r.URL.Path); ok && strings.HasPrefix(prefix, "/") && !strings.HasPrefix(prefix, "//") {
-			return prefix
-		}
+	if prefix, ok := strings.CutSuffix(originalURL(r).Path, r.URL.Path); ok && strings.HasPrefix(prefix, "/") && !strings.HasPrefix(prefix, "//") {
+		return prefix
 	}
 	return ""
 }
 
 // mayStream tells whether a token opens a stream on the host.
 func mayStream(s *signer, token, host string, now time.Time) bool {
-	end, sum, _ := strings.Cut(token, ".")
-	if s == nil || len(end) > 13 || !s.verify(sum, end, host) {
+	if s == nil {
 		return false
 	}
-	until, err := strconv.ParseInt(end, 36, 64)
-	return err == nil && now.Before(time.Unix(until, 0)) && now.Add(2*streamTurn+clockSkew).After(time.Unix(until, 0))
+	until, ok := s.verifyUntil(token, host)
+	return ok && now.Before(until) && now.Add(2*streamTurn+clockSkew).After(until)
 }
 
 // streamCount bounds the streams of a site.
@@ -125,15 +119,17 @@ func (o *OFREP) serveStream(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer o.streams.leave(client)
 	w.Header().Set("X-Accel-Buffering", "no")
-	newEventWriter(w).refetches(r.Context(), o.ending.Done(), o.app, r.Header.Get("Last-Event-ID"))
+	ctx, done := whileAll(r.Context(), o.app.running, o.ending)
+	defer done()
+	newEventWriter(w).refetches(ctx, o.app, r.Header.Get("Last-Event-ID"))
 	return nil
 }
 
 // refetches sends an event for each change of what clients may see. seen is the
 // last one that the client has had; "" when it comes for the first time, with
-// answers that it got a moment ago. It ends with the client, the config, or the
-// server: another config serves the next one.
-func (e *eventWriter) refetches(ctx context.Context, ending <-chan struct{}, a *App, seen string) {
+// answers that it got a moment ago. It ends with ctx: another config serves the next
+// one.
+func (e *eventWriter) refetches(ctx context.Context, a *App, seen string) {
 	swapped := *a.swapped.Load()
 	flags := a.clientFlags(a.rules.Load(), time.Now())
 	// Whoever comes for the first time has got its answers a moment ago: what has
@@ -166,15 +162,10 @@ func (e *eventWriter) refetches(ctx context.Context, ending <-chan struct{}, a *
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-a.running.Done():
-			e.part()
-			return
-		case <-ending:
 			e.part()
 			return
 		case <-beat.C:
-			if !e.send(": still here\n\n") {
+			if !e.stillHere() {
 				return
 			}
 		case <-swapped:

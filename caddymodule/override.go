@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
@@ -132,10 +131,7 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead || !strings.Contains(r.URL.RawQuery, overrideName+"=") {
 		return false
 	}
-	target := *r.URL
-	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		target = *original.URL
-	}
+	target := *originalURL(r)
 	given, rest, found := cutParameter(target.RawQuery)
 	if !found {
 		return false

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"slices"
 	"time"
 
@@ -40,14 +41,16 @@ func (rq *request) withdraw() {
 // the targeting key that the site knows by itself.
 func ownRequest(app *App, w http.ResponseWriter, r *http.Request, tell func(*evaluator.Context)) (rq *request, known string) {
 	told := requestOf(r)
+	if told != nil && told.site == nil {
+		told = nil // nobody has read anything
+	}
 	// Now, and by what is in force now: the client may have taken its time to say what it wants.
 	rq = &request{app: app, rules: app.rules.Load(), arrival: time.Now()}
 	rq.ctx.Environment = app.environment
 	cookie := ""
-	switch {
-	case told == nil || told.site == nil:
+	if told == nil {
 		rq.readSticky(r, false)
-	default:
+	} else {
 		if len(told.imposed) > 0 {
 			rq.rules = told.rules // what others have decided is by these
 		}
@@ -70,7 +73,7 @@ func ownRequest(app *App, w http.ResponseWriter, r *http.Request, tell func(*eva
 		}
 	}
 	rq.eval.Reset(rq.rules.Ruleset, &rq.ctx, rq.arrival)
-	if told != nil && told.site != nil {
+	if told != nil {
 		for _, o := range told.imposed {
 			rq.overrule(o.flag, o.decision)
 		}
@@ -78,6 +81,15 @@ func ownRequest(app *App, w http.ResponseWriter, r *http.Request, tell func(*eva
 		rq.takePins(r)
 	}
 	return rq, known
+}
+
+// originalURL is a request's address as it came, whatever has rewritten it since. It
+// must not be changed.
+func originalURL(r *http.Request) *url.URL {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return original.URL
+	}
+	return r.URL
 }
 
 // onShutdown returns a context that is done when the servers of the config being

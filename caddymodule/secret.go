@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io/fs"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,16 @@ import (
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 )
+
+// resolved replaces the placeholders of a text that may be a secret, which the error
+// does not tell.
+func resolved(repl *caddy.Replacer, what, text string) (string, error) {
+	out, err := repl.ReplaceOrErr(text, true, true)
+	if err != nil {
+		return "", fmt.Errorf("%s: has a placeholder that is not known, or that stands for nothing", what)
+	}
+	return out, nil
+}
 
 // storedKey signs by a secret of our own making in Caddy's storage, which instances
 // may share. The zero storedKey signs nothing.

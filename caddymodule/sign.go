@@ -5,6 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -20,14 +23,14 @@ const leastSecret = 16
 // configuredSigner makes a signer of secrets in a config, whose placeholders it
 // resolves.
 func configuredSigner(purpose string, secrets []string) (*signer, error) {
-	repl, resolved := caddy.NewReplacer(), make([]string, len(secrets))
+	repl, plain := caddy.NewReplacer(), make([]string, len(secrets))
 	for i, secret := range secrets {
 		var err error
-		if resolved[i], err = repl.ReplaceOrErr(secret, true, true); err != nil {
-			return nil, fmt.Errorf("key: number %d has a placeholder that is not known", i+1)
+		if plain[i], err = resolved(repl, fmt.Sprintf("key: number %d", i+1), secret); err != nil {
+			return nil, err
 		}
 	}
-	return newSigner(purpose, resolved...)
+	return newSigner(purpose, plain...)
 }
 
 // newSigner makes a signer of secrets. The first one signs, all verify.
@@ -78,6 +81,23 @@ func (s *signer) verify(given string, parts ...string) bool {
 		ok = hmac.Equal(sum, mac(key, parts...)) || ok
 	}
 	return ok
+}
+
+// signUntil returns what stands for a moment, in whole seconds, and the parts.
+func (s *signer) signUntil(end time.Time, parts ...string) string {
+	text := strconv.FormatInt(end.Unix(), 36)
+	return text + "." + s.sign(append([]string{text}, parts...)...)
+}
+
+// verifyUntil returns the moment, if given is what signUntil returns for it and the
+// parts. It may have passed.
+func (s *signer) verifyUntil(given string, parts ...string) (end time.Time, ok bool) {
+	text, sum, _ := strings.Cut(given, ".")
+	if len(text) > 13 || !s.verify(sum, append([]string{text}, parts...)...) {
+		return time.Time{}, false
+	}
+	seconds, err := strconv.ParseInt(text, 36, 64)
+	return time.Unix(seconds, 0), err == nil
 }
 
 // pseudonym stands for a text towards everybody who has the key.

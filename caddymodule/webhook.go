@@ -52,9 +52,9 @@ type Webhook struct {
 func (w *Webhook) target(repl *caddy.Replacer) (webhook.Target, error) {
 	var errs []error
 	resolve := func(what, text string) string {
-		out, err := repl.ReplaceOrErr(text, true, true)
-		if err != nil { // without the text: it may be a secret
-			errs = append(errs, fmt.Errorf("%s: is empty, or has a placeholder that is not known", what))
+		out, err := resolved(repl, what, text)
+		if err != nil {
+			errs = append(errs, err)
 		}
 		return out
 	}

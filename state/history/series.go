@@ -57,8 +57,8 @@ func (s *Series) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// figures sums up for people.
-func (c *Counts) figures() Figures {
+// Figures sums up for people.
+func (c *Counts) Figures() Figures {
 	m := monitors.Counts{Latency: c.Latency}
 	f := Figures{Requests: c.Requests, Errors: c.Errors, P50: m.Quantile(0.5), P99: m.Quantile(0.99)}
 	if c.Requests > c.Gone {
@@ -70,7 +70,7 @@ func (c *Counts) figures() Figures {
 // point is what is told of a row.
 func (r *Row) point(at uint32) Point {
 	return Point{
-		At: timeOf(at), Canary: r.Canary.figures(), Control: r.Control.figures(),
+		At: timeOf(at), Canary: r.Canary.Figures(), Control: r.Control.Figures(),
 		LogE: r.LogE, TripAt: r.TripAt, Percentage: r.Percentage, Status: r.Status,
 	}
 }
