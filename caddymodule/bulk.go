@@ -34,8 +34,16 @@ type bulkTicket = monitors.LogTicket[told]
 // bulkIdle is how long nobody must have come for a log to be forgotten.
 const bulkIdle = time.Minute
 
+// What a log holds at the most, also where requests hang and none has its decisions
+// in common with another.
+const (
+	logRecords  = 1 << 18
+	logBytes    = 64 << 20
+	recordBytes = 128
+)
+
 func newBulkLog(s *siteRules) *bulkLog {
-	return &bulkLog{Log: monitors.NewLog[told](), site: s, next: make([]int64, len(s.logged))}
+	return &bulkLog{Log: monitors.NewLog[told](min(logRecords, logBytes/(recordBytes+2*len(s.told)))), site: s, next: make([]int64, len(s.logged))}
 }
 
 // enter notes a request's arrival.

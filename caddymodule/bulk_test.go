@@ -30,7 +30,7 @@ func decisions(s *siteRules, user string) *decisionSet {
 	rq := &request{rules: s.rules, site: s}
 	rq.ctx.Set(evaluator.UserID, evaluator.String(user))
 	rq.eval.Reset(s.rules.Ruleset, &rq.ctx, time.Now())
-	return s.newSet(rq)
+	return s.newSet(rq).decisionSet
 }
 
 // Every guard of the bulk sees every request once, whatever happens at once.
@@ -126,6 +126,26 @@ func TestBulkHangs(t *testing.T) {
 	}
 	if e.tickLogs(now.Add(monitors.WarmUpLimit + time.Second)); bad() != 10 {
 		t.Errorf("%d are bad after the limit, want 10", bad())
+	}
+}
+
+// A log of a site with thousands of flags holds as many bytes as one of a few.
+func TestBulkIsBounded(t *testing.T) {
+	for flags, want := range map[int]int{5: logRecords, 2000: logBytes / (recordBytes + 4000)} {
+		e := testEngine(t, "")
+		log := newBulkLog(&siteRules{told: make([]int, flags)})
+		n := 0
+		for ; n <= logRecords; n++ {
+			if ticket := log.enter(e, nil, 1); !ticket.Follows() {
+				break
+			}
+			if n%1000 == 0 {
+				log.Seal(time.Now())
+			}
+		}
+		if n != want {
+			t.Errorf("%d requests of a site with %d flags are followed at once, want %d", n, flags, want)
+		}
 	}
 }
 

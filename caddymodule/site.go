@@ -30,7 +30,7 @@ type siteRules struct {
 	log     *bulkLog     // of their requests; nil: there are none
 
 	// Recent decisions on many flags at once; nil where deciding anew is as cheap.
-	sets *contextCache[*decisionSet]
+	sets *contextCache[spelledSet]
 }
 
 // counted is a flag that only needs counting: its place among those told and its
@@ -53,12 +53,18 @@ type loggedFlag struct {
 // Who needs more than variant and reason decides that flag anew.
 type decisionSet struct {
 	codes []uint16 // of variant and reason, see rules.code; unknownFlag
-	list  string   // the header's value in list mode
-	chain string   // what is passed on to a next hop, if anything is
 
 	// By place: the split says off, and another flag of the group would have won
 	// all the same. nil: nowhere.
 	apart []bool
+}
+
+// spelledSet is a decision set with the texts that are made of it. The texts are much
+// longer: who follows a request to its end holds the set without them.
+type spelledSet struct {
+	*decisionSet        // nil: none
+	list         string // the header's value in list mode
+	chain        string // what is passed on to a next hop, if anything is
 }
 
 const unknownFlag = math.MaxUint16
@@ -133,7 +139,7 @@ func (s *siteRules) cache() {
 	if s.signs {
 		entry += 24 * len(s.told)
 	}
-	s.sets = newContextCache[*decisionSet](s.rules, s.told, entry)
+	s.sets = newContextCache[spelledSet](s.rules, s.told, entry)
 }
 
 // varyOf returns the headers that flag i's decision is read from. A nil site is
@@ -148,10 +154,11 @@ func (s *siteRules) varyOf(r *rules, i int) string {
 	return ""
 }
 
-// decideAll decides the flags that the site tells, by the cache if it can.
-func (s *siteRules) decideAll(rq *request) *decisionSet {
+// decideAll decides the flags that the site tells, by the cache; nothing where it
+// cannot.
+func (s *siteRules) decideAll(rq *request) (set spelledSet) {
 	if s.sets == nil {
-		return nil
+		return set
 	}
 	if len(rq.imposed) > 0 || rq.exempt {
 		return s.newSet(rq) // nobody else's
@@ -166,8 +173,8 @@ func (s *siteRules) decideAll(rq *request) *decisionSet {
 	return set
 }
 
-func (s *siteRules) newSet(rq *request) *decisionSet {
-	set := &decisionSet{codes: make([]uint16, len(s.told))}
+func (s *siteRules) newSet(rq *request) spelledSet {
+	set := spelledSet{decisionSet: &decisionSet{codes: make([]uint16, len(s.told))}}
 	for k, i := range s.told {
 		if i < 0 {
 			set.codes[k] = unknownFlag

@@ -17,12 +17,13 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 	}
 	// All at once only where nobody has asked before: what was decided without
 	// the context must not be kept for others, nor a second handler's for the first.
-	var set *decisionSet
+	var set spelledSet
 	if s == rq.site && len(rq.exposures) == 0 && rq.bulk == nil {
 		set = s.decideAll(rq)
 	}
-	if set != nil {
-		rq.bulk = set
+	decided := set.decisionSet != nil
+	if decided {
+		rq.bulk = set.decisionSet
 		if s.watched > 0 || rq.span != nil {
 			rq.exposures = slices.Grow(rq.exposures, s.watched)
 			rq.followWatched(s)
@@ -33,7 +34,7 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 	}
 	rq.tellers = append(rq.tellers, teller{h, s})
 	if h.Propagate != nil {
-		if set != nil {
+		if decided {
 			h.propagate(rq, s, r.Header, set.chain)
 		} else {
 			h.propagate(rq, s, r.Header, s.chain(rq))
@@ -46,7 +47,7 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 	}
 	if h.Headers.Mode == "list" {
 		list := ""
-		if set != nil {
+		if decided {
 			list = set.list
 		} else {
 			list = s.dictionary(rq.decide)
@@ -59,7 +60,7 @@ func (h *Handler) tell(rq *request, s *siteRules, r *http.Request) {
 		variant := evaluator.Off
 		switch {
 		case i < 0:
-		case set != nil:
+		case decided:
 			variant = s.rules.Variants(i)[int(set.codes[k])/len(evaluator.Reasons)]
 		default:
 			variant = rq.decide(i).Variant

@@ -154,6 +154,9 @@ const (
 	renewEvery    = 10 * time.Minute
 )
 
+// guardRecords is how many requests a guard follows at once.
+const guardRecords = 1 << 18
+
 // NewGuard makes a guard that begins at now.
 func NewGuard(now time.Time, c GuardConfig) *Guard {
 	g := &Guard{config: c, begun: now, shown: now}
@@ -172,7 +175,7 @@ func NewGuard(now time.Time, c GuardConfig) *Guard {
 	g.sum.at, g.calm.at = now, now
 	g.evidence = g.judge.evidence()
 	g.voices = newVoices()
-	g.log = NewLog[guarded]()
+	g.log = NewLog[guarded](guardRecords)
 	return g
 }
 

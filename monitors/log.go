@@ -15,6 +15,7 @@ import (
 // Make it with [NewLog].
 type Log[T any] struct {
 	current atomic.Pointer[LogBlock[T]]
+	most    int64
 	held    atomic.Int64
 	queue   []*LogBlock[T] // sealed
 	first   int64          // number of the first of them
@@ -68,22 +69,22 @@ const (
 	logChunk  = 8 // records of the first one
 	logMost   = logChunk * (1<<logChunks - 1)
 	logSealed = 1 << 31
-	logHeld   = 1 << 18 // records of one log; requests beyond are not followed
 
 	recordOpen  = 1
 	recordEnded = 2
 )
 
-// NewLog makes an empty log.
-func NewLog[T any]() *Log[T] {
-	l := new(Log[T])
+// NewLog makes an empty log that holds so many records at the most: requests beyond
+// are not followed.
+func NewLog[T any](most int) *Log[T] {
+	l := &Log[T]{most: int64(most)}
 	l.current.Store(new(LogBlock[T]))
 	return l
 }
 
 // Enter notes a request's arrival.
 func (l *Log[T]) Enter(what T) LogTicket[T] {
-	if l.held.Load() >= logHeld {
+	if l.held.Load() >= l.most {
 		return LogTicket[T]{}
 	}
 	for range 3 { // a block may be sealed just now

@@ -8,7 +8,7 @@ import (
 
 // Every request is in one block, in the order of arrival, with what it came to.
 func TestLog(t *testing.T) {
-	l := NewLog[int]()
+	l := NewLog[int](guardRecords)
 	var tickets []LogTicket[int]
 	for i := range 1000 {
 		tickets = append(tickets, l.Enter(i))
@@ -86,7 +86,7 @@ func TestLog(t *testing.T) {
 
 // A number that leaves a request out does not see it; the others do.
 func TestLogLeavesOut(t *testing.T) {
-	l := NewLog[int]()
+	l := NewLog[int](guardRecords)
 	for i := range 3 {
 		q := l.Enter(i)
 		if i == 1 {
@@ -107,7 +107,7 @@ func TestLogLeavesOut(t *testing.T) {
 // What is held is bounded, by block and in all; what is more is not followed, and
 // does not hold up the others.
 func TestLogIsBounded(t *testing.T) {
-	l := NewLog[int]()
+	l := NewLog[int](guardRecords)
 	for range logMost + 100 {
 		q := l.Enter(1)
 		q.End(epoch, good200)
@@ -115,7 +115,7 @@ func TestLogIsBounded(t *testing.T) {
 	if b := l.Seal(epoch); b.Len() != logMost || !b.Done() || l.Held() != logMost {
 		t.Errorf("%d requests of a block, done: %t, %d held", b.Len(), b.Done(), l.Held())
 	}
-	l.held.Store(logHeld)
+	l.held.Store(guardRecords)
 	q := l.Enter(1)
 	if q.Follows() {
 		t.Error("a request more than may be held is followed")
@@ -127,7 +127,7 @@ func TestLogIsBounded(t *testing.T) {
 
 // Whatever happens at once, each request is in one block, once.
 func TestLogTogether(t *testing.T) {
-	l := NewLog[int]()
+	l := NewLog[int](guardRecords)
 	const workers, each = 8, 2000
 	done := make(chan struct{})
 	seen := make([]int, workers*each)
