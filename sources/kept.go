@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 // Kept is the last good copy of a source on disk, for a start while the source is down: one file with a document and
@@ -91,7 +93,7 @@ func (k *Kept) save(doc Document) error {
 			return err
 		}
 		// The parent may be nobody's business but to pass through.
-		_ = syncKeptDir(filepath.Dir(dir))
+		_ = fsys.SyncDir(filepath.Dir(dir))
 	}
 	old, stuck, err := k.load()
 	if stuck {
@@ -109,7 +111,7 @@ func (k *Kept) save(doc Document) error {
 		}
 	}
 	// Of a copy that is there already too: who put it there was perhaps killed before this.
-	return k.do(keptSyncDir, func() error { return syncKeptDir(dir) })
+	return k.do(keptSyncDir, func() error { return fsys.SyncDir(dir) })
 }
 
 // load removes leftovers, reads the copy and sets it aside when it is damaged. stuck tells that a damaged one could not

@@ -2,14 +2,13 @@ package sources
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 const (
@@ -49,7 +48,7 @@ func (k *Kept) write(f *os.File, head, body []byte) (err error) {
 			err = closing
 		}
 	}()
-	if held, err := lockKept(f); err == nil && !held {
+	if held, err := fsys.TryLock(f); err == nil && !held {
 		return fs.ErrNotExist // Who looks for leftovers has it, and removes it.
 	}
 	err = k.do(keptWrite, func() error {
@@ -90,7 +89,7 @@ func isLeftover(path string, now time.Time) bool {
 		return false
 	}
 	defer f.Close()
-	held, err := lockKept(f)
+	held, err := fsys.TryLock(f)
 	if err == nil {
 		return held
 	}
@@ -134,31 +133,11 @@ func sameCopy(a, b fs.FileInfo) bool {
 
 // reserve makes an empty file to rename a damaged copy over, so that no other one of the same moment is lost.
 func (k *Kept) reserve(now time.Time) (string, error) {
-	stem := k.Path + ".damaged-" + now.UTC().Format("20060102T150405Z")
-	name := stem
-	for n := 2; ; n++ {
+	return fsys.Aside(k.Path, now, func(name string) error {
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, keptPerm)
-		if err == nil {
-			return name, f.Close()
+		if err != nil {
+			return err
 		}
-		if !errors.Is(err, fs.ErrExist) {
-			return "", err
-		}
-		name = fmt.Sprintf("%s-%d", stem, n)
-	}
-}
-
-// syncKeptDir makes what was renamed in a directory last. Where directories cannot be synced, their entries are the file
-// system's own concern.
-func syncKeptDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	err = d.Sync()
-	if runtime.GOOS == "windows" || errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil
-	}
-	return err
+		return f.Close()
+	})
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 var keptAt = time.Date(2026, 5, 1, 12, 0, 0, 123456789, time.UTC)
@@ -245,7 +247,7 @@ func TestKeptLeftovers(t *testing.T) {
 	must(t, err)
 	defer f.Close()
 	must(t, f.Chmod(keptPerm))
-	if _, err := lockKept(f); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := fsys.TryLock(f); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		t.Fatal(err)
 	}
 	must(t, k.Save(keptDocument("two")))

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 // A file that cannot be used as it is gets a second name, PATH.damaged-TIME, under which nobody touches it again. It is
@@ -24,13 +26,13 @@ func (j *journal) keepAside(now time.Time) (string, error) {
 		st.ModTime().Equal(last.ModTime()) {
 		return j.aside, nil
 	}
-	earlier, _ := filepath.Glob(escapeGlob(j.path) + ".damaged-*")
+	earlier, _ := filepath.Glob(escapeGlob(j.path) + fsys.DamagedMark + "*")
 	for _, name := range earlier {
 		if other, err := os.Stat(name); err == nil && os.SameFile(st, other) {
 			return name, nil
 		}
 	}
-	name, err := firstFree(j.path, now, func(name string) error {
+	name, err := fsys.Aside(j.path, now, func(name string) error {
 		err := os.Link(j.path, name)
 		if err == nil || errors.Is(err, fs.ErrExist) {
 			return err
@@ -38,36 +40,11 @@ func (j *journal) keepAside(now time.Time) (string, error) {
 		// A file system without hard links, or one that forbids them.
 		return copyFile(j.path, name)
 	})
-	if err == nil {
-		j.aside, j.asideInfo = name, st
+	if err != nil {
+		return "", fmt.Errorf("setting damaged file aside: %w", err)
 	}
-	return name, err
-}
-
-// moveAside renames what stands in the place of the file.
-func (j *journal) moveAside(now time.Time) (string, error) {
-	return firstFree(j.path, now, func(name string) error {
-		if _, err := os.Lstat(name); err == nil {
-			return fs.ErrExist
-		}
-		return j.files.rename(j.path, name)
-	})
-}
-
-// firstFree calls put with one name after the other until it returns something else than that the name is taken.
-func firstFree(path string, now time.Time, put func(name string) error) (string, error) {
-	stem := path + ".damaged-" + now.UTC().Format("20060102T150405Z")
-	name := stem
-	for n := 2; ; n++ {
-		err := put(name)
-		if err == nil {
-			return name, nil
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return "", fmt.Errorf("setting damaged file aside: %w", err)
-		}
-		name = fmt.Sprintf("%s-%d", stem, n)
-	}
+	j.aside, j.asideInfo = name, st
+	return name, nil
 }
 
 // copyFile makes a synced copy under a name that must be free; half a copy is removed again.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 // faults make calls to the disk fail: the one that brings the countdown to 0, and while stuck is set all later ones.
@@ -78,7 +80,7 @@ func (f *faults) files() files {
 			if err := f.fail(dir); err != nil {
 				return err
 			}
-			return syncDir(dir)
+			return fsys.SyncDir(dir)
 		},
 	}
 }

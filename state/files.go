@@ -1,12 +1,11 @@
 package state
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"os"
-	"runtime"
-	"syscall"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 const (
@@ -40,20 +39,5 @@ var systemFiles = files{
 		return f, nil
 	},
 	rename: os.Rename,
-	sync:   syncDir,
-}
-
-// syncDir makes what was created or renamed in a directory last. Where directories cannot be synced, their entries are
-// the file system's own concern.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	err = d.Sync()
-	if runtime.GOOS == "windows" || errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil
-	}
-	return err
+	sync:   fsys.SyncDir,
 }

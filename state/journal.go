@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 // journal is a file of lines that is only appended to, or replaced as a whole. After an error of load or append it is
@@ -54,8 +56,8 @@ func (j *journal) peek() (scan, error) {
 func (j *journal) load(now time.Time) (found scan, aside string, err error) {
 	j.close()
 	if st, err := os.Lstat(j.path); err == nil && !st.Mode().IsRegular() && st.Mode()&fs.ModeSymlink == 0 {
-		if aside, err = j.moveAside(now); err != nil {
-			return scan{}, "", err
+		if aside, err = fsys.MoveAside(j.path, now, j.files.rename); err != nil {
+			return scan{}, "", fmt.Errorf("setting damaged file aside: %w", err)
 		}
 	}
 	f, err := j.files.open(j.path, os.O_RDWR|os.O_CREATE, filePerm)

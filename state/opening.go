@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 // open makes sure that the journal of a shelf is open and is still the file that it was.
@@ -29,7 +31,7 @@ func (w *writer) prepare(now time.Time) error {
 			return err
 		}
 		// The parent may be nobody's business but to pass through.
-		_ = syncDir(filepath.Dir(w.s.dir))
+		_ = fsys.SyncDir(filepath.Dir(w.s.dir))
 	}
 	return w.lock.hold(now, w.s.options.Instance)
 }

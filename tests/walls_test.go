@@ -21,18 +21,19 @@ func TestWalls(t *testing.T) {
 		spared  map[string]string // of the banned, with the reason
 	}{
 		{"evaluator", []string{"cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
+		{"internal/fsys", nil, nil},
 		{"monitors", nil, nil},
 		{"rollout", []string{module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
 		{
 			"sources",
-			[]string{module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/", "github.com/cenkalti/backoff/v5"},
+			[]string{module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/", module + "internal/fsys", "github.com/cenkalti/backoff/v5"},
 			map[string]string{"net/http": "it fetches definitions as a client; requests that Caddy serves it does not know"},
 		},
-		{"state", []string{module + "monitors", module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
-		{"state/history", []string{module + "monitors", "go.etcd.io/bbolt", "golang.org/x/sys"}, nil},
+		{"state", []string{module + "internal/fsys", module + "monitors", module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
+		{"state/history", []string{module + "internal/fsys", module + "monitors", "go.etcd.io/bbolt", "golang.org/x/sys"}, nil},
 		{
 			"webhook",
-			[]string{"go.etcd.io/bbolt", "github.com/cenkalti/backoff/v5", "golang.org/x/sys"},
+			[]string{module + "internal/fsys", "go.etcd.io/bbolt", "github.com/cenkalti/backoff/v5", "golang.org/x/sys"},
 			map[string]string{"net/http": "requests are what it is for; those that Caddy serves it does not know"},
 		},
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 // TestQueueOutlivesTheSender closes with a peer that is gone and opens again with one that is back.
@@ -380,7 +382,7 @@ func TestAsideNamesAreNotUsedTwice(t *testing.T) {
 	path := queueFile(t)
 	for range 3 {
 		write(t, path, []byte("x"))
-		if _, err := setAside(path, when); err != nil {
+		if _, err := fsys.MoveAside(path, when, os.Rename); err != nil {
 			t.Fatal(err)
 		}
 	}

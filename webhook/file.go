@@ -13,6 +13,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 const (
@@ -51,8 +53,8 @@ func openFile(path string, maxSize int64, suspect os.FileInfo, now time.Time) (q
 		salvaged, err = checkFile(path, maxSize)
 	}
 	if errors.Is(err, errDamaged) {
-		if aside, err = setAside(path, now); err != nil {
-			return nil, nil, "", err
+		if aside, err = fsys.MoveAside(path, now, os.Rename); err != nil {
+			return nil, nil, "", fmt.Errorf("setting damaged file aside: %w", err)
 		}
 		salvaged = withoutKeys(salvaged)
 	} else {
@@ -148,7 +150,7 @@ func makeFile(path string) error {
 	case err != nil: // A file system without hard links.
 		err = os.Rename(name, path)
 	}
-	syncDir(filepath.Dir(path))
+	_ = fsys.SyncDir(filepath.Dir(path))
 	return err
 }
 
@@ -288,30 +290,4 @@ func isSystem(err error) bool {
 	var call *os.SyscallError
 	var number interface{ Temporary() bool } // syscall.Errno, on every system that has one.
 	return errors.As(err, &path) || errors.As(err, &call) || errors.As(err, &number)
-}
-
-// setAside gives a damaged file the name PATH.damaged-TIME, that no other has.
-func setAside(path string, now time.Time) (string, error) {
-	stem := path + ".damaged-" + now.UTC().Format("20060102T150405Z")
-	name := stem
-	for n := 2; ; n++ {
-		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
-			break
-		} else if err != nil {
-			return "", err
-		}
-		name = fmt.Sprintf("%s-%d", stem, n)
-	}
-	if err := os.Rename(path, name); err != nil {
-		return "", fmt.Errorf("setting damaged file aside: %w", err)
-	}
-	return name, nil
-}
-
-// syncDir makes a new name in a directory durable, where the system can.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		_ = d.Sync()
-		_ = d.Close()
-	}
 }

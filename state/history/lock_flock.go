@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"syscall"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 // locksFirst tells whether lockFirst does anything.
@@ -14,18 +16,11 @@ const locksFirst = true
 // lockFirst takes the lock that bbolt will take, on the same open file, so that nobody else writes while the file is
 // looked at. It does not wait.
 func lockFirst(f *os.File) error {
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case errors.Is(err, syscall.EWOULDBLOCK):
-			return ErrLocked
-		case err != nil:
-			return os.NewSyscallError("flock", err)
-		}
-		return nil
+	held, err := fsys.TryLock(f)
+	if err == nil && !held {
+		return ErrLocked
 	}
+	return err
 }
 
 // release closes a file that bbolt was not called to close. What bbolt has mapped keeps the open file, and with it the

@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/seed-6adbc061/caddy-feature-flags/internal/fsys"
 )
 
 const (
@@ -179,7 +181,7 @@ func openBolt(f *os.File, path string, o Options) (*file, error) {
 	}
 	out.db.AllocSize = int(o.MaxBytes / 64) // By how much the file grows.
 	if st.Size() == 0 {
-		syncDir(filepath.Dir(path))
+		_ = fsys.SyncDir(filepath.Dir(path))
 	}
 	err = out.update(func(tx *bbolt.Tx) error {
 		for _, r := range resolutions {
@@ -201,12 +203,4 @@ func openBolt(f *os.File, path string, o Options) (*file, error) {
 	}
 	out.size.Store(out.info.Size())
 	return out, nil
-}
-
-// syncDir makes the file's name last, where directories can be synced.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		d.Sync()
-		d.Close()
-	}
 }
