@@ -2,6 +2,7 @@ package evaluator
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,25 @@ func BenchmarkRule(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		sink = r.EvaluateAt(0, &c, now)
+	}
+}
+
+// BenchmarkLoop asks each of a list: twice as long a list takes twice as long.
+func BenchmarkLoop(b *testing.B) {
+	r := mustRules(b, `{"x": {"active": true, "rules": [{"when": "groups.exists(g, g == 'none')", "serve": "off"}]}}`)
+	for _, n := range []int{10, 1000, 9000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			groups := make([]any, n)
+			for i := range groups {
+				groups[i] = "group-" + strconv.Itoa(i)
+			}
+			c := NewContext("", map[string]any{"groups": groups})
+			now := time.Now()
+			b.ReportAllocs()
+			for b.Loop() {
+				sink = r.EvaluateAt(0, c, now)
+			}
+		})
 	}
 }
 

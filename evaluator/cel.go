@@ -18,7 +18,7 @@ import (
 // Bounds on what a condition may ask of a request.
 const (
 	maxConditionSize = 16 << 10 // characters
-	maxConditionCost = 100_000  // CEL's cost units; a comparison is about one
+	maxTurns         = 10_000   // of all its loops together
 )
 
 // attributesVariable is the map of all attributes, for names that are no CEL
@@ -29,6 +29,7 @@ const attributesVariable = "attributes"
 type condition struct {
 	text    string
 	program cel.Program
+	loops   bool
 	reads   []string // attributes, sorted; "*" when it reads attributes as a whole
 	uses    []string // segments, sorted
 	constant
@@ -161,9 +162,11 @@ func (cs *conditions) compile(text string) (*condition, error) {
 	if kind := checked.OutputType(); !kind.IsExactType(cel.BoolType) && !kind.IsExactType(cel.DynType) {
 		return nil, fmt.Errorf("want a condition, true or false; %q gives %s", clip(text), kind)
 	}
-	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
-	if hasLoop(checked) { // counting costs more than most conditions; only loops can be slow
-		options = append(options, cel.CostLimit(maxConditionCost))
+	// CEL's own bound on cost takes a time that grows with the square of a loop's turns,
+	// so turns are counted instead: spent is asked after so many of them.
+	options, loops := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}, hasLoop(checked)
+	if loops {
+		options = append(options, cel.InterruptCheckFrequency(maxTurns))
 	}
 	program, err := cs.checked.Program(checked, options...)
 	if err != nil {
@@ -172,6 +175,7 @@ func (cs *conditions) compile(text string) (*condition, error) {
 	c := &condition{
 		text:    text,
 		program: program,
+		loops:   loops,
 		reads:   slices.Sorted(maps.Keys(parsed.reads)),
 		uses:    slices.Sorted(maps.Keys(parsed.uses)),
 	}

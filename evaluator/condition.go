@@ -1,12 +1,15 @@
 package evaluator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/interpreter"
 )
 
 // activation is what a condition sees of one request.
@@ -62,19 +65,35 @@ func (a *activation) isMember(variable string) bool {
 // Parent is part of cel.Activation.
 func (a *activation) Parent() cel.Activation { return nil }
 
+// spent is done: a condition that asks it has looped for too long.
+var spent = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 // holds tells whether the condition is true of the request. An attribute that
 // is missing or of another type makes it false, with the reason in why while
-// explaining. err is for what should never be: a condition that panics, or
-// costs too much.
+// explaining. err is for what should never be: a condition that panics, or loops
+// for too long.
 func (c *condition) holds(a *activation) (ok bool, why string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			ok, err = false, fmt.Errorf("condition %q panicked: %v", clip(c.text), r)
 		}
 	}()
-	out, _, failed := c.program.Eval(a)
+	var out ref.Val
+	var failed error
+	if c.loops {
+		out, _, failed = c.program.ContextEval(spent, a)
+	} else {
+		out, _, failed = c.program.Eval(a)
+	}
 	if failed != nil {
 		var value *types.Err
+		if errors.Is(failed, interpreter.InterruptError{}) {
+			return false, "", fmt.Errorf("condition %q: its loops take more than %d turns for this request", clip(c.text), maxTurns)
+		}
 		if !errors.As(failed, &value) {
 			return false, "", fmt.Errorf("condition %q: %w", clip(c.text), failed)
 		}

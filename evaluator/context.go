@@ -146,8 +146,10 @@ func (c *Context) AppendKey(b []byte, attributes []Attribute) (key []byte, ok bo
 		case nil:
 		case bool:
 			kind = 'b'
-		case int64, float64:
-			kind = 'n'
+		case int64:
+			kind = 'i'
+		case float64: // a condition may tell the two apart, where their text does not
+			kind = 'f'
 		default:
 			return b, false
 		}

@@ -190,7 +190,7 @@ func TestConditionThatCostsTooMuch(t *testing.T) {
 	c := NewContext("", map[string]any{"tags": tags})
 	began := time.Now()
 	d := decideEveryWay(t, r, 0, c, time.Now())
-	if d.Enabled || d.Reason != ReasonError || d.Code != General || !strings.Contains(d.Message, "cost limit") {
+	if d.Enabled || d.Reason != ReasonError || d.Code != General || !strings.Contains(d.Message, "more than 10000 turns") {
 		t.Errorf("%+v", d)
 	}
 	if took := time.Since(began); took > 2*time.Second {
@@ -198,6 +198,23 @@ func TestConditionThatCostsTooMuch(t *testing.T) {
 	}
 	if d := decideEveryWay(t, r, 1, c, time.Now()); !d.Enabled {
 		t.Errorf("another flag: %s", summary(d))
+	}
+}
+
+// TestLoopTurns: what a loop takes grows with its turns and no faster, up to their
+// bound.
+func TestLoopTurns(t *testing.T) {
+	r := compileText(t, `{"f": {"active": true, "percentage_rollout": 0, "rules": [{"name": "r", "when": "groups.exists(g, g == 'last')", "serve": "on"}]}}`).With(nil)
+	for n, want := range map[int]Reason{1: ReasonTargetingMatch, maxTurns - 1: ReasonTargetingMatch, maxTurns + 1: ReasonError} {
+		groups := make([]any, n)
+		for i := range groups {
+			groups[i] = "g" + strconv.Itoa(i)
+		}
+		groups[n-1] = "last"
+		c := NewContext("u1", map[string]any{"groups": groups})
+		if d := decideEveryWay(t, r, 0, c, time.Now()); d.Reason != want {
+			t.Errorf("%d groups: %+v, want %s", n, d, want)
+		}
 	}
 }
 
