@@ -67,6 +67,7 @@ type App struct {
 	checks   []func() error
 	contexts contextLog
 
+	hasHandler bool
 	hasConsole bool
 	mentions   []mention
 	targets    []webhook.Target
@@ -74,6 +75,7 @@ type App struct {
 	clients atomic.Pointer[clientFlags]
 	making  sync.Mutex                    // of them
 	tagKey  []byte                        // of OFREP, by the config
+	bare    sync.Once                     // warns of clients who are believed
 	texts   []string                      // of the sites: what decides for whom
 	swapped atomic.Pointer[chan struct{}] // closed when other rules are in force
 

@@ -203,7 +203,7 @@ const (
 )
 
 func undecided(flag string) ofrepFailure {
-	return ofrepFailure{flag, string(evaluator.General), "the flag cannot be decided; the server's log and `caddy feature-flags lint` say more"}
+	return ofrepFailure{flag, string(evaluator.General), "the flag cannot be decided; the server's log says more"}
 }
 
 func clientAnswer(flag, variant string, reason evaluator.Reason, value json.RawMessage) any {
@@ -231,7 +231,9 @@ func (c *clientFlags) decide(rq *request) []uint16 {
 	}
 	codes := make([]uint16, len(c.flags))
 	for k, i := range c.flags {
-		codes[k] = c.code(i, rq.eval.Decide(i))
+		d := rq.eval.Decide(i)
+		rq.app.seeUndecided(rq.arrival, d)
+		codes[k] = c.code(i, d)
 	}
 	if key != nil {
 		c.decided.add(key, codes)

@@ -215,7 +215,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !c.takes(r.URL.Path) {
 		return next.ServeHTTP(w, r)
 	}
-	withdraw(r)
+	takeOver(w, r)
 	h := w.Header()
 	for name, value := range map[string]string{
 		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // origins are those whose pages may ask from elsewhere.
@@ -13,8 +14,18 @@ type origins []string
 
 func (o origins) check() error {
 	for _, origin := range o {
-		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin || origin != strings.ToLower(origin) || strings.Contains(origin, "*")) {
+		if origin == "*" {
+			continue
+		}
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin || origin != strings.ToLower(origin) || strings.Contains(origin, "*") {
 			return fmt.Errorf("cors: want an origin as https://app.example, in lower case and without wildcards, or *; got %q", origin)
+		}
+		if u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80" {
+			return fmt.Errorf("cors: browsers leave out the port that the scheme has by itself: want %s://%s, got %q", u.Scheme, u.Hostname(), origin)
+		}
+		if strings.ContainsFunc(origin, func(c rune) bool { return c > unicode.MaxASCII }) {
+			return fmt.Errorf("cors: browsers spell names in ASCII: want https://xn--bcher-kva.example for https://bücher.example; got %q", origin)
 		}
 	}
 	return nil

@@ -49,6 +49,7 @@ type Source struct {
 // liveSource is a source with what it last said.
 type liveSource struct {
 	sources.Source
+	poll    time.Duration
 	inForce version
 	wanted  version // the last that could be read; not in force where it has mistakes or does not fit the others
 	err     error   // why what it says now is not wanted
@@ -70,6 +71,16 @@ type reloadFailure struct {
 	err   error
 }
 
+// slowestPoll is after what time an instance as this one has read a change of its
+// sources, if they answer.
+func (a *App) slowestPoll() time.Duration {
+	var slowest time.Duration
+	for _, s := range a.sources {
+		slowest = max(slowest, s.poll)
+	}
+	return slowest*6/5 + time.Second
+}
+
 // open makes the source ready.
 func (s *Source) open(repl *caddy.Replacer, dir string) (*liveSource, error) {
 	switch s.Type {
@@ -81,7 +92,7 @@ func (s *Source) open(repl *caddy.Replacer, dir string) (*liveSource, error) {
 		// A little more often than asked: a change is to be in force, not only
 		// seen, within the interval and a tenth of a second.
 		poll := cmp.Or(time.Duration(s.Poll), sources.DefaultPoll)
-		return &liveSource{Source: &sources.File{Path: path, Poll: max(poll*9/10, sources.MinPoll)}}, nil
+		return &liveSource{Source: &sources.File{Path: path, Poll: max(poll*9/10, sources.MinPoll)}, poll: poll}, nil
 	case "http":
 		address, err := resolved(repl, "url", s.URL)
 		if err != nil {
@@ -100,7 +111,7 @@ func (s *Source) open(repl *caddy.Replacer, dir string) (*liveSource, error) {
 		if err := src.Check(); err != nil {
 			return nil, err
 		}
-		live := &liveSource{Source: src, address: address, optional: s.Optional}
+		live := &liveSource{Source: src, poll: cmp.Or(time.Duration(s.Poll), sources.DefaultHTTPPoll), address: address, optional: s.Optional}
 		if dir != "" {
 			live.kept = &sources.Kept{Path: sources.KeptPath(filepath.Join(dir, "sources"), address), MaxSize: s.MaxSize}
 		}

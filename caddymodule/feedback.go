@@ -8,7 +8,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -92,25 +91,29 @@ func (f *Feedback) Provision(ctx caddy.Context) (err error) {
 	return nil
 }
 
-// takes tells whether a path is answered, as it is here or as it came.
-func (f *Feedback) takes(r *http.Request) bool {
-	return slices.ContainsFunc([]string{r.URL.Path, originalURL(r).Path}, func(path string) bool {
-		switch f.Path {
-		case anyPath:
-			return true
-		case "":
-			return strings.HasSuffix(path, feedbackPath)
-		}
-		return path == f.Path
-	})
+// takes tells whether a path is answered.
+func (f *Feedback) takes(path string) bool {
+	switch f.Path {
+	case anyPath:
+		return true
+	case "":
+		return strings.HasSuffix(path, feedbackPath)
+	}
+	return path == f.Path
 }
 
 // ServeHTTP answers POST and passes everything else on.
 func (f *Feedback) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !f.takes(r) || r.Method != http.MethodPost && (r.Method != http.MethodOptions || len(f.CORS) == 0) {
+	if r.Method != http.MethodPost && (r.Method != http.MethodOptions || len(f.CORS) == 0) {
 		return next.ServeHTTP(w, r)
 	}
-	withdraw(r)
+	if !f.takes(r.URL.Path) {
+		if f.takes(originalURL(r).Path) {
+			f.app.quiet.warn(time.Now(), "feedback-path", "a feedback request's path was rewritten before feature_flags_feedback, which passes it on: put feature_flags_feedback into a `handle`, and try_files and the like into another")
+		}
+		return next.ServeHTTP(w, r)
+	}
+	takeOver(w, r)
 	f.CORS.allow(w.Header(), r, "POST, OPTIONS")
 	if r.Method == http.MethodOptions {
 		w.Header().Set("Allow", "POST, OPTIONS")
@@ -217,8 +220,9 @@ func (f *Feedback) read(w http.ResponseWriter, r *http.Request) (said opinion, i
 		return said, isForm, http.StatusBadRequest, "rating: want a number from 1 to 5, or up or down"
 	case utf8.RuneCountInString(said.Comment) > f.MaxComment:
 		return said, isForm, http.StatusBadRequest, "comment: is too long"
-	case len(said.Context) > mostAttributes:
-		return said, isForm, http.StatusBadRequest, "context: has too many attributes"
+	}
+	if err := checkPosted(said.Context); err != nil {
+		return said, isForm, http.StatusBadRequest, err.Error()
 	}
 	return said, isForm, 0, ""
 }

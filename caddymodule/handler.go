@@ -141,6 +141,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	app.mention("flags", h.Flags)
+	app.hasHandler = true
 	if text, err := json.Marshal(h); err == nil {
 		app.texts = append(app.texts, string(text))
 	}

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,7 +77,6 @@ const (
 const (
 	defaultMaxBody = 64 << 10
 	defaultStreams = 10_000
-	mostAttributes = 256 // that a client may tell
 )
 
 // CaddyModule returns the module's information.
@@ -100,6 +100,7 @@ func (o *OFREP) Provision(ctx caddy.Context) (err error) {
 			}
 			o.accepts[name] = true
 		}
+		o.app.texts = append(o.app.texts, "accept "+strings.Join(o.Accept, " "))
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = defaultMaxBody
@@ -117,7 +118,9 @@ func (o *OFREP) Provision(ctx caddy.Context) (err error) {
 		if o.signer, err = configuredSigner(ofrepPurpose, o.Keys); err != nil {
 			return err
 		}
-		o.app.tagKey = o.signer.keys[0]
+		if key := o.signer.keys[0]; o.app.tagKey == nil || bytes.Compare(key, o.app.tagKey) < 0 { // sites come in any order
+			o.app.tagKey = key
+		}
 	} else {
 		o.app.streamKey.use(ctx, ofrepPurpose)
 	}
@@ -128,15 +131,18 @@ func (o *OFREP) Provision(ctx caddy.Context) (err error) {
 
 // ServeHTTP answers requests under /ofrep/v1/ and passes all others on.
 func (o *OFREP) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	path := ofrepPath(r)
-	if path == "" {
+	path := r.URL.Path
+	if !strings.HasPrefix(path, ofrepPrefix) {
+		if strings.HasPrefix(originalURL(r).Path, ofrepPrefix) { // no path matcher of the site's authentication has seen that
+			o.app.quiet.warn(time.Now(), "ofrep-path", "an OFREP request's path was rewritten before feature_flags_ofrep, which passes it on: put feature_flags_ofrep into `handle "+ofrepPrefix+"*`, and try_files and the like into a `handle` of their own")
+		}
 		return next.ServeHTTP(w, r)
 	}
-	withdraw(r)
+	takeOver(w, r)
 	call, serve := "other", (*OFREP).serveNothing
 	key, single := strings.CutPrefix(path, ofrepFlags+"/")
 	switch {
-	case path == ofrepFlags, single && key == "":
+	case path == ofrepFlags, single && strings.Trim(key, "/") == "":
 		call, serve = "bulk", (*OFREP).serveAll
 	case single:
 		call, serve = "flag", (*OFREP).serveOne
@@ -147,17 +153,6 @@ func (o *OFREP) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	err := o.serve(counted, r, serve)
 	ofrepRequests.WithLabelValues(call, strconv.Itoa(counted.status(err))).Inc()
 	return err
-}
-
-// ofrepPath is the part of a request's path that is the protocol's, "" where none is:
-// as it is here, or as it came where somebody has rewritten it, as sites of one page do.
-func ofrepPath(r *http.Request) string {
-	for _, path := range []string{r.URL.Path, originalURL(r).Path} {
-		if strings.HasPrefix(path, ofrepPrefix) {
-			return path
-		}
-	}
-	return ""
 }
 
 // statusWriter notes the status of an answer.
@@ -278,68 +273,27 @@ func (o *OFREP) body(w http.ResponseWriter, r *http.Request) (map[string]any, *p
 	if strings.TrimSpace(string(text)) == "" {
 		return nil, nil
 	}
-	var body struct {
-		Context json.RawMessage `json:"context"`
-	}
-	if err := json.Unmarshal(text, &body); err != nil {
+	var body map[string]json.RawMessage // a struct would take CONTEXT for context
+	if err := json.Unmarshal(text, &body); err != nil || body == nil {
 		return refuse(parseError, `the body is not a JSON object as {"context": {"targetingKey": "u1"}}`)
 	}
-	if len(body.Context) == 0 || string(body.Context) == "null" {
+	given := body["context"]
+	if len(given) == 0 || string(given) == "null" {
 		return nil, nil
 	}
-	if body.Context[0] != '{' {
+	if given[0] != '{' {
 		return refuse(invalidContext, "context: want an object of attributes")
 	}
 	attributes := map[string]any{}
-	dec := json.NewDecoder(strings.NewReader(string(body.Context)))
+	dec := json.NewDecoder(bytes.NewReader(given))
 	dec.UseNumber()
 	if err := dec.Decode(&attributes); err != nil {
 		return refuse(invalidContext, "context: want an object of attributes")
 	}
-	if len(attributes) > mostAttributes {
-		return refuse(invalidContext, "context: %d attributes, want at most %d", len(attributes), mostAttributes)
-	}
-	for _, name := range []string{evaluator.TargetingKey, evaluator.UserID} {
-		switch attributes[name].(type) {
-		case nil, string, json.Number:
-		default:
-			return refuse(invalidContext, "context: %s: want a string", name)
-		}
+	if err := checkPosted(attributes); err != nil {
+		return refuse(invalidContext, "%s", err)
 	}
 	return attributes, nil
-}
-
-// fillIn gives the context what the site does not know better, of the attributes
-// that are accepted; nil: all.
-func fillIn(c *evaluator.Context, attributes map[string]any, accepts map[string]bool) {
-	if len(attributes) == 0 {
-		return
-	}
-	if own, ok := attributes[evaluator.UserID]; ok { // it counts where both are given
-		if evaluator.Of(own).IsMissing() {
-			delete(attributes, evaluator.UserID)
-		} else {
-			delete(attributes, evaluator.TargetingKey)
-		}
-	}
-	for name, value := range attributes {
-		same := name
-		if same == evaluator.TargetingKey {
-			same = evaluator.UserID
-		}
-		if accepts != nil && !accepts[same] || !c.Get(name).IsMissing() {
-			continue
-		}
-		switch text := value.(type) {
-		case string:
-			value = bounded(text)
-		case json.Number:
-			value = json.Number(bounded(string(text)))
-		}
-		if v := evaluator.Of(value); !v.IsMissing() {
-			c.Set(name, v)
-		}
-	}
 }
 
 // serveOne decides one flag.
@@ -347,7 +301,7 @@ func (o *OFREP) serveOne(w http.ResponseWriter, r *http.Request) error {
 	if !onlyMethod(w, r, http.MethodPost) {
 		return nil
 	}
-	key := strings.TrimSuffix(strings.TrimPrefix(ofrepPath(r), ofrepFlags+"/"), "/")
+	key := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, ofrepFlags+"/"), "/")
 	rq, refused := o.read(w, r)
 	if refused != nil {
 		return writeOFREP(w, refused.status, ofrepFailure{key, refused.code, refused.details})
@@ -359,6 +313,7 @@ func (o *OFREP) serveOne(w http.ResponseWriter, r *http.Request) error {
 	}
 	rq.rules.monitors[i].flag.Ask(rq.arrival)
 	d := rq.eval.Decide(i)
+	o.app.seeUndecided(rq.arrival, d)
 	answer := c.answer(int(c.place[i]), c.code(i, d))
 	if answer.failed {
 		return writeJSON(w, http.StatusBadRequest, answer.line)
@@ -380,7 +335,11 @@ func (o *OFREP) serveAll(w http.ResponseWriter, r *http.Request) error {
 	c := o.app.clientFlags(rq.rules, rq.arrival)
 	c.askedBy(rq.arrival)
 	codes := c.decide(rq)
-	stream := o.address(r, rq.arrival)
+	stream := ""
+	// Who is refused would ask for all flags again, and at once. Who follows an event has a stream.
+	if r.URL.Query().Has("flagConfigEtag") || o.streams.hasRoom(clientOf(r), o.Streams) {
+		stream = o.address(r, rq.arrival)
+	}
 	etag := c.etag(codes, stream)
 	h := w.Header()
 	h.Set("ETag", etag)

@@ -75,13 +75,24 @@ type streamCount struct {
 func (c *streamCount) enter(client netip.Addr, most int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all >= most || c.open[client] >= max(1, most/10) {
+	if !c.roomFor(client, most) {
 		return false
 	}
 	c.all++
 	c.open[client]++
 	ofrepStreams.Inc()
 	return true
+}
+
+func (c *streamCount) roomFor(client netip.Addr, most int) bool {
+	return c.all < most && c.open[client] < max(1, most/10)
+}
+
+// hasRoom tells whether enter would succeed.
+func (c *streamCount) hasRoom(client netip.Addr, most int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.roomFor(client, most)
 }
 
 func (c *streamCount) leave(client netip.Addr) {
@@ -143,6 +154,8 @@ func (e *eventWriter) refetches(ctx context.Context, a *App, seen string) {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	var last time.Time // when an event was sent
+	var again <-chan time.Time
+	program := a.program.Load()
 	for {
 		now := time.Now()
 		var soon, date <-chan time.Time
@@ -156,6 +169,10 @@ func (e *eventWriter) refetches(ctx context.Context, a *App, seen string) {
 				return
 			}
 			seen, last = flags.revision, now
+			// Other instances read changed definitions later, and one of them may have answered.
+			if p := a.program.Load(); p != program {
+				program, again = p, time.After(a.slowestPoll())
+			}
 		}
 		if !flags.until.IsZero() {
 			date = time.After(flags.until.Sub(now))
@@ -171,6 +188,8 @@ func (e *eventWriter) refetches(ctx context.Context, a *App, seen string) {
 		case <-swapped:
 		case <-soon:
 		case <-date:
+		case <-again:
+			seen, again = "", nil
 		}
 		swapped = *a.swapped.Load() // before the rules: a change in between wakes again
 		flags = a.clientFlags(a.rules.Load(), time.Now())

@@ -219,3 +219,15 @@ func BenchmarkClientFlags(b *testing.B) {
 		})
 	}
 }
+
+func TestCORSOrigins(t *testing.T) {
+	for origin, ok := range map[string]bool{
+		"*": true, "https://app.example": true, "http://localhost:5173": true, "https://[::1]:8443": true, "capacitor://localhost": true,
+		"https://App.example": false, "https://*.example": false, "https://app.example/": false, "app.example": false, "": false,
+		"https://app.example:443": false, "http://app.example:80": false, "https://bücher.example": false,
+	} {
+		if err := (origins{origin}).check(); (err == nil) != ok {
+			t.Errorf("%q: %v", origin, err)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 )
@@ -17,10 +18,18 @@ import (
 // exposures: no application is asked, so what becomes of them speaks for and against
 // no flag.
 
-// withdraw takes back that a request is an exposure of anything.
-func withdraw(r *http.Request) {
-	if rq := requestOf(r); rq != nil {
-		rq.withdraw()
+// takeOver takes back that a request is an exposure of anything, and the sticky id
+// that it was given: ownRequest hands that out where it is used.
+func takeOver(w http.ResponseWriter, r *http.Request) {
+	rq := requestOf(r)
+	if rq == nil {
+		return
+	}
+	rq.withdraw()
+	if rq.cookie != "" {
+		h := w.Header()
+		h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return line == rq.cookie })
+		rq.fresh, rq.cookie = rq.cookie, ""
 	}
 }
 
@@ -47,30 +56,32 @@ func ownRequest(app *App, w http.ResponseWriter, r *http.Request, tell func(*eva
 	// Now, and by what is in force now: the client may have taken its time to say what it wants.
 	rq = &request{app: app, rules: app.rules.Load(), arrival: time.Now()}
 	rq.ctx.Environment = app.environment
-	cookie := ""
+	fresh := "" // the cookie of an id that nobody has had yet: who says who it is keeps that
 	if told == nil {
+		if app.hasHandler {
+			app.bare.Do(func() {
+				app.log.Warn("what clients say of themselves is believed where no feature_flags has read the request before feature_flags_ofrep or feature_flags_feedback: put them at one level, without a matcher that feature_flags alone has", zap.String("first", r.URL.Path))
+			})
+		}
 		rq.readSticky(r, false)
 	} else {
 		if len(told.imposed) > 0 {
 			rq.rules = told.rules // what others have decided is by these
 		}
-		rq.ctx, rq.tester, rq.trustedUser, cookie = told.ctx.Clone(), told.tester, told.trustedUser, told.cookie
+		rq.ctx, rq.tester, rq.trustedUser, fresh = told.ctx.Clone(), told.tester, told.trustedUser, told.fresh
 	}
-	if cookie != "" { // nobody has had this id yet: who says who it is keeps that
+	if fresh != "" {
 		rq.ctx.Set(evaluator.UserID, evaluator.Value{})
 	}
 	known = rq.ctx.TargetingKey()
 	if tell != nil {
 		tell(&rq.ctx)
 	}
-	if cookie != "" {
-		if rq.ctx.TargetingKey() == "" {
-			rq.ctx.Set(evaluator.UserID, told.ctx.Get(evaluator.UserID))
-		} else {
-			h := w.Header()
-			h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(line string) bool { return line == cookie })
-			told.cookie = ""
-		}
+	// A page of another origin brings no cookie back: it would be somebody else each time.
+	if fresh != "" && rq.ctx.TargetingKey() == "" && !origins(nil).isForeign(r) {
+		rq.ctx.Set(evaluator.UserID, told.ctx.Get(evaluator.UserID))
+		told.cookie, told.fresh = fresh, ""
+		told.mark(w.Header())
 	}
 	rq.eval.Reset(rq.rules.Ruleset, &rq.ctx, rq.arrival)
 	if told != nil {

@@ -35,6 +35,7 @@ type request struct {
 	vary     [1]string // header names this response varies by; the response's own line of Vary, as long as nobody else touches it
 	values   [2]string // a few headers' memory
 	cookie   string    // Set-Cookie of a new sticky id
+	fresh    string    // the same, held back by takeOver
 	done     bool      // the outcome is known: nothing is an exposure any more
 	copied   bool      // it is a copy of a request, and counts for nothing
 	fallback string    // the flag whose canary has failed and whose off answers; "" none
@@ -126,11 +127,20 @@ func recordingSpan(c context.Context) trace.Span {
 // request, and makes the request an exposure of the flag.
 func (rq *request) decide(i int) *evaluator.Decision {
 	d := rq.eval.Decide(i)
+	rq.app.seeUndecided(rq.arrival, d)
 	if !rq.done && !rq.inBulk(i) && rq.exposureOf(i) == nil {
 		rq.expose(i, d)
 		rq.trace(d)
 	}
 	return d
+}
+
+// seeUndecided tells of a flag that cannot be decided for a request, as its rules say
+// what cannot be worked out.
+func (a *App) seeUndecided(now time.Time, d *evaluator.Decision) {
+	if d.Code == evaluator.General {
+		a.quiet.warn(now, "undecided", "a feature flag cannot be decided for a request, and is off", zap.String("flag", d.Flag), zap.String("error", d.Message))
+	}
 }
 
 // imposed is a decision that somebody else has made.

@@ -180,6 +180,7 @@ func (s *siteRules) newSet(rq *request) spelledSet {
 			set.codes[k] = unknownFlag
 		} else {
 			d := rq.eval.Decide(i)
+			rq.app.seeUndecided(rq.arrival, d)
 			set.codes[k] = s.rules.code(d)
 			if s.rules.monitors[i].guarded && d.Reason == evaluator.ReasonSplit && !rq.compared(i, d) {
 				if set.apart == nil {

@@ -50,7 +50,8 @@ func TestOFREPInOtherSites(t *testing.T) {
 	const flagged = "	feature_flags {\n		context {\n			user_id header X-User-ID\n			user_id sticky\n		}\n	}\n"
 	for name, c := range map[string]struct{ config, prefix string }{
 		"handle_path": {flagged + "	handle_path /flags/* {\n		feature_flags_ofrep\n	}\n", "/flags"},
-		"one page":    {flagged + "	feature_flags_ofrep\n	feature_flags_feedback\n	root * PAGE\n	try_files {path} /index.html\n	file_server\n", ""},
+		"one page": {flagged + "	handle /ofrep/* {\n		feature_flags_ofrep\n	}\n	handle {\n		feature_flags_feedback /feedback\n		root * PAGE\n		try_files {path} /index.html\n		file_server\n	}\n" +
+			"	handle /feedback {\n		feature_flags_feedback\n	}\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, prefix := serve(t, site+c.config+"}\n", clientFlags, map[string]string{"PAGE": dir}), c.prefix
@@ -81,6 +82,73 @@ func TestOFREPInOtherSites(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A path that was rewritten is not answered: a password that is asked for by path was
+// not asked for.
+func TestOFREPBehindRewrites(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte("the page"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := serve(t, site+"	basic_auth /ofrep/* {\n		bob $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n	}\n	feature_flags\n	feature_flags_ofrep\n	feature_flags_feedback\n	root * PAGE\n	try_files {path} /index.html\n	file_server\n}\n",
+		clientFlags, map[string]string{"PAGE": dir})
+	for _, path := range []string{allFlags, allFlags + "/listed", "/ofrep/v1/events?token=x", "/feedback"} {
+		if r := c.post(path, alice); r.status != http.StatusMethodNotAllowed || strings.Contains(r.body, "listed") {
+			t.Errorf("%s: %d %s", path, r.status, r.body)
+		}
+	}
+	for _, want := range []string{"rewritten before feature_flags_ofrep", "rewritten before feature_flags_feedback"} {
+		if log := c.file("caddy.log"); strings.Count(log, want) != 1 {
+			t.Errorf("the log says %q %d times", want, strings.Count(log, want))
+		}
+	}
+}
+
+// A new sticky id is for those who ask and say nothing of themselves, not for streams,
+// refusals and pages of elsewhere, which would be somebody else each time.
+func TestOFREPNewIDs(t *testing.T) {
+	c := serve(t, site+"	feature_flags {\n		context {\n			user_id sticky\n		}\n	}\n	feature_flags_ofrep {\n		cors *\n	}\n	feature_flags_feedback {\n		cors *\n	}\n	respond ok\n}\n", clientFlags, nil)
+	r := c.post(allFlags, alice)
+	stream, err := http.Get(c.url(0) + r.streamAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream.Body.Close()
+	for what, r := range map[string]reply{
+		"who says who she is": r, "a stream": {header: stream.Header}, "preflight": c.do("OPTIONS", allFlags, ""), "another method": c.do("PUT", allFlags, ""),
+		"a bad body": c.post(allFlags, "{"), "nothing": c.post("/ofrep/v1/x", "{}"), "bad feedback": c.post("/feedback", "{"),
+		"a foreign page": c.post(allFlags, "{}", "Origin", "https://app.example"), "a foreign site": c.post(allFlags, "{}", "Sec-Fetch-Site", "cross-site"),
+	} {
+		if cookies := r.header.Values("Set-Cookie"); len(cookies) > 0 {
+			t.Errorf("%s gets %q", what, cookies)
+		}
+	}
+	foreign := c.post(allFlags, "{}", "Origin", "https://app.example").bulk(t)
+	if got := foreign["split"]; got.ErrorCode != "TARGETING_KEY_MISSING" {
+		t.Errorf("a page of elsewhere gets %+v", got)
+	}
+	anonymous := c.post(allFlags, "{}")
+	if got := anonymous.bulk(t)["split"]; got.Reason != "SPLIT" || len(anonymous.header.Values("Set-Cookie")) != 1 {
+		t.Errorf("who says nothing gets %+v and %q", got, anonymous.header.Values("Set-Cookie"))
+	}
+	if page := c.get("/"); len(page.header.Values("Set-Cookie")) != 1 {
+		t.Error("the application's own pages get no id")
+	}
+}
+
+// Where no feature_flags has read the request, what clients say is believed, and the log
+// says that once.
+func TestOFREPBesideFlags(t *testing.T) {
+	c := serve(t, site+"	handle /api/* {\n		feature_flags {\n			context {\n				user_id header X-User-ID\n			}\n		}\n		respond ok\n	}\n	feature_flags_ofrep\n}\n", clientFlags, nil)
+	for range 3 {
+		if r := c.post(allFlags+"/listed", alice, "X-User-ID", "mallory"); r.told(t).Variant != "on" {
+			t.Errorf("%s", r.body)
+		}
+	}
+	if n := strings.Count(c.file("caddy.log"), "what clients say of themselves is believed"); n != 1 {
+		t.Errorf("the log says so %d times", n)
 	}
 }
 
@@ -159,5 +227,63 @@ func TestOFREPTagsAreKeyed(t *testing.T) {
 	}
 	if one, again, other := tag("sixteen-letters-1"), tag("sixteen-letters-1"), tag("sixteen-letters-2"); one == "" || one != again || one == other {
 		t.Errorf("tags %s, %s, and %s by another key", one, again, other)
+	}
+}
+
+// Changed definitions are told twice: another instance may have read them later, and be
+// the one that answered.
+func TestOFREPStreamRepeats(t *testing.T) {
+	c := serve(t, site+"	feature_flags_ofrep {\n		accept region\n	}\n}\n", clientFlags, nil)
+	address := c.post(allFlags, alice).streamAddress(t)
+	events, _, leave := c.refetches(address, "")
+	opening := nextID(t, events)
+	c.write("features.json", strings.Replace(clientFlags, `"static_off": {"active": false`, `"static_off": {"active": true`, 1))
+	changed := nextID(t, events)
+	if again := nextID(t, events); changed == opening || again != changed {
+		t.Errorf("told %s, %s, then %s", opening, changed, again)
+	}
+	select {
+	case id := <-events:
+		t.Errorf("told once more: %s", id)
+	case <-time.After(2 * time.Second):
+	}
+	leave()
+	// What clients may say of themselves decides what they get.
+	c.text = strings.Replace(c.text, "accept region", "accept region user_id", 1)
+	if err := c.load(); err != nil {
+		t.Fatal(err)
+	}
+	events, _, _ = c.refetches(address, changed)
+	if id := nextID(t, events); id == changed {
+		t.Error("another accept is not told")
+	}
+}
+
+// Where there is no room for another stream none is offered, but to who has one.
+func TestOFREPStreamsAreFull(t *testing.T) {
+	c := serve(t, site+"	feature_flags_ofrep {\n		streams 10\n	}\n}\n", clientFlags, nil) // one of an address
+	address := c.post(allFlags, alice).streamAddress(t)
+	_, _, leave := c.refetches(address, "")
+	if r := c.post(allFlags, alice); r.status != 200 || strings.Contains(r.body, "eventStreams") {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if got := c.post(allFlags+"?flagConfigEtag=x", alice).streamAddress(t); got != address {
+		t.Errorf("who has a stream gets %s, not %s", got, address)
+	}
+	leave()
+	eventually(t, 5*time.Second, "no stream is offered when there is room again", func() bool {
+		return strings.Contains(c.post(allFlags, alice).body, "eventStreams")
+	})
+}
+
+// A flag that cannot be decided is off, and the log says why.
+func TestUndecided(t *testing.T) {
+	c := serve(t, site+"	feature_flags_ofrep\n}\n", `{"loops": {"active": true, "client": true, "rules": [{"name": "r", "when": "groups.exists(a, groups.exists(b, a + b == 'x'))", "serve": "on"}]}}`, nil)
+	groups := strings.TrimSuffix(strings.Repeat(`"g",`, 200), ",")
+	if r := c.post(allFlags, `{"context": {"groups": [`+groups+`]}}`); r.bulk(t)["loops"].ErrorCode != "GENERAL" {
+		t.Errorf("%s", r.body)
+	}
+	if log := c.file("caddy.log"); !strings.Contains(log, "a feature flag cannot be decided for a request") || !strings.Contains(log, "more than 10000 turns") {
+		t.Error("the log does not say why")
 	}
 }

@@ -219,7 +219,7 @@ func TestOFREPRefusals(t *testing.T) {
 		{"targeting key is an object", "/split", `{"context": {"targetingKey": {"a": 1}}}`, 400, "INVALID_CONTEXT"},
 		{"targeting key is true", "/split", `{"context": {"targetingKey": true}}`, 400, "INVALID_CONTEXT"},
 		{"too large", "/split", `{"context": {"targetingKey": "` + strings.Repeat("a", 2048) + `"}}`, 413, "PARSE_ERROR"},
-		{"deep", "/split", `{"context": {"targetingKey": "a", "x": ` + strings.Repeat("[", 900) + strings.Repeat("]", 900) + `}}`, 200, ""},
+		{"deep", "/split", `{"context": {"targetingKey": "a", "x": ` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}}`, 200, ""},
 		{"all: no JSON", "", "x", 400, "PARSE_ERROR"},
 		{"all: context is a number", "", `{"context": 7}`, 400, "INVALID_CONTEXT"},
 		{"all: too large", "", strings.Repeat(" ", 3000), 413, "PARSE_ERROR"},
@@ -238,6 +238,21 @@ func TestOFREPRefusals(t *testing.T) {
 	wide := clients(t, "")
 	if r := wide.post(allFlags, `{"context": {`+strings.Join(many, ",")+`}}`); r.status != 400 || r.told(t).ErrorCode != "INVALID_CONTEXT" {
 		t.Errorf("300 attributes: %d %s", r.status, r.body)
+	}
+	for what, context := range map[string]string{
+		"a list":          `{"groups": [` + strings.TrimSuffix(strings.Repeat(`"g",`, 300), ",") + `]}`,
+		"lists in a list": `{"groups": [` + strings.TrimSuffix(strings.Repeat(`["g",1],`, 100), ",") + `]}`,
+		"another key":     `{"user_id": ["alice"]}`,
+	} {
+		if r := wide.post(allFlags, `{"context": `+context+`}`); r.status != 400 || r.told(t).ErrorCode != "INVALID_CONTEXT" {
+			t.Errorf("%s: %d %s", what, r.status, r.body)
+		}
+	}
+	if r := wide.post(allFlags, `{"CONTEXT": {"targetingKey": "alice"}}`); r.bulk(t)["listed"].Variant != "off" {
+		t.Errorf("CONTEXT: %s", r.body)
+	}
+	if r := wide.post(allFlags+"//", alice); r.bulk(t)["listed"].Variant != "on" {
+		t.Errorf("two slashes: %s", r.body)
 	}
 	for _, method := range []string{"GET", "PUT", "DELETE"} {
 		if r := wide.do(method, allFlags, ""); r.status != 405 || r.header.Get("Allow") != "POST, OPTIONS" {
