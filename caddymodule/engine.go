@@ -35,7 +35,7 @@ type engine struct {
 	all       []*monitors.Flag // the same; only appended to
 	resumed   map[string]bool  // monitors that took what is kept of them
 	kept      map[string]*progress
-	holds     map[string]*hold
+	holds     map[holder]*hold
 	climbs    map[string]*climb
 	asides    map[string]*rollout.Progress // of rollouts that a config which overlaps has begun anew
 	mirrors   map[string]*monitors.Mirror
@@ -140,7 +140,7 @@ func newEngine(dir string) *engine {
 		seed:     maphash.MakeSeed(),
 		resumed:  map[string]bool{},
 		kept:     map[string]*progress{},
-		holds:    map[string]*hold{},
+		holds:    map[holder]*hold{},
 		copies:   map[string]sources.Document{},
 		said:     map[string]bool{},
 		climbs:   map[string]*climb{},

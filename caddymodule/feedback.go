@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -150,19 +153,25 @@ func (f *Feedback) take(w http.ResponseWriter, r *http.Request) error {
 	if words != "" {
 		return refuse(w, status, words)
 	}
-	rq, known := ownRequest(f.app, w, r, func(c *evaluator.Context) { fillIn(c, said.Context, nil) })
+	claims := false
+	rq, known := ownRequest(f.app, w, r, func(c *evaluator.Context) { claims = fillIn(c, said.Context, nil) })
 	i := rq.rules.Index(said.Flag)
 	if i < 0 {
 		return refuse(w, http.StatusNotFound, "flag: there is no such flag")
 	}
 	d := rq.eval.Decide(i)
-	// Who only says who it is counts as its address: else one could speak for many.
+	// Who only says who it is counts as its address, else one could speak for many, and is
+	// compared with nobody if that has decided the variant. A page of elsewhere that is
+	// not listed speaks with the cookies of somebody who may not know.
+	known = cmp.Or(known, rq.trustedUser)
+	foreign := origins(nil).isForeign(r) && !slices.Contains(f.CORS, r.Header.Get("Origin"))
 	voter := "address " + clientOf(r).String()
-	if known = cmp.Or(known, rq.trustedUser); known != "" {
+	if known != "" && !rq.sticky && !foreign {
 		voter = "user " + known
 	}
+	compared := known != "" && !claims && !foreign && rq.tester == "" && rq.compared(i, d)
 	kept, written := rq.app.engine.store.AddFeedback(rq.arrival, state.Feedback{
-		Flag: d.Flag, Variant: d.Variant, Canary: d.Enabled, Split: rq.compared(i, d) && rq.tester == "",
+		Flag: d.Flag, Variant: d.Variant, Canary: d.Enabled, Split: compared,
 		Rating: said.Rating.(string), Comment: said.Comment, Voter: f.app.pseudonym(d.Flag, voter),
 	})
 	rq.app.engine.opinionsChanged(d.Flag)
@@ -208,6 +217,9 @@ func (f *Feedback) read(w http.ResponseWriter, r *http.Request) (said opinion, i
 	switch rating := said.Rating.(type) {
 	case json.Number:
 		said.Rating = rating.String()
+		if n, err := rating.Float64(); err == nil && n == math.Trunc(n) && math.Abs(n) < 10 { // 5.0 is what languages without whole numbers write
+			said.Rating = strconv.Itoa(int(n))
+		}
 	case string:
 	default:
 		said.Rating = ""

@@ -274,7 +274,10 @@ func (e *engine) tickGuard(now time.Time, m *monitors.Flag) {
 	case monitors.Recovered:
 		e.recovered(now, m, g)
 	case monitors.Hold:
-		e.held(now, m, v.Reason, g)
+		e.held(now, m.Name(), "guard", v.Reason, func() any {
+			s := g.Status(now)
+			return map[string]any{"canary": s.Canary, "control": s.Control, "log_e": s.LogE}
+		})
 	}
 }
 
@@ -440,20 +443,21 @@ func (e *engine) recovered(now time.Time, m *monitors.Flag, g *monitors.Guard) {
 	})
 	m.Arm(now)
 	e.stateChanged()
+	e.opinionsChanged(m.Name())
 	e.tell(news{Event: eventReset, At: now, Flag: m.Name(), By: "guard", Reason: reason})
 }
 
 // held tells that a canary keeps its share for a reason that has stood for a
 // moment, and not again while it comes and goes.
-func (e *engine) held(now time.Time, m *monitors.Flag, reason string, g *monitors.Guard) {
+func (e *engine) held(now time.Time, flag, by, reason string, figures func() any) {
 	if reason == monitors.HoldWarmUp || reason == monitors.HoldSilence {
 		return
 	}
 	e.mu.Lock()
-	h := e.holds[m.Name()]
+	h := e.holds[holder{flag, by}]
 	if h == nil {
 		h = &hold{told: map[string]time.Time{}}
-		e.holds[m.Name()] = h
+		e.holds[holder{flag, by}] = h
 	}
 	if h.reason != reason || now.Sub(h.last) > holdStands {
 		h.reason, h.since = reason, now
@@ -467,10 +471,12 @@ func (e *engine) held(now time.Time, m *monitors.Flag, reason string, g *monitor
 	if !fresh {
 		return
 	}
-	s := g.Status(now)
-	e.store.Note(now, state.AuditEntry{Action: actionHeld, Flag: m.Name(), By: "guard", Reason: reason})
-	e.tell(news{Event: eventHeld, At: now, Flag: m.Name(), By: "guard", Reason: reason, Data: map[string]any{"canary": s.Canary, "control": s.Control, "log_e": s.LogE}})
+	e.store.Note(now, state.AuditEntry{Action: actionHeld, Flag: flag, By: by, Reason: reason})
+	e.tell(news{Event: eventHeld, At: now, Flag: flag, By: by, Reason: reason, Data: figures()})
 }
+
+// holder is who holds a flag's canary.
+type holder struct{ flag, by string }
 
 // hold is the last reason for which a canary was held.
 type hold struct {

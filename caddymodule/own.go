@@ -68,7 +68,7 @@ func ownRequest(app *App, w http.ResponseWriter, r *http.Request, tell func(*eva
 		if len(told.imposed) > 0 {
 			rq.rules = told.rules // what others have decided is by these
 		}
-		rq.ctx, rq.tester, rq.trustedUser, fresh = told.ctx.Clone(), told.tester, told.trustedUser, told.fresh
+		rq.ctx, rq.tester, rq.trustedUser, rq.sticky, fresh = told.ctx.Clone(), told.tester, told.trustedUser, told.sticky, told.fresh
 	}
 	if fresh != "" {
 		rq.ctx.Set(evaluator.UserID, evaluator.Value{})

@@ -67,11 +67,9 @@ func isBounded(v any) bool {
 }
 
 // fillIn gives the context what the site does not know better, of the attributes
-// that are accepted; nil: all. Those with overlong texts are left out.
-func fillIn(c *evaluator.Context, attributes map[string]any, accepts map[string]bool) {
-	if len(attributes) == 0 {
-		return
-	}
+// that are accepted; nil: all. Those with overlong texts are left out. It tells whether it has
+// given any.
+func fillIn(c *evaluator.Context, attributes map[string]any, accepts map[string]bool) (filled bool) {
 	if own, ok := attributes[evaluator.UserID]; ok { // it counts where both are given
 		if evaluator.Of(own).IsMissing() {
 			delete(attributes, evaluator.UserID)
@@ -89,6 +87,8 @@ func fillIn(c *evaluator.Context, attributes map[string]any, accepts map[string]
 		}
 		if v := evaluator.Of(value); !v.IsMissing() {
 			c.Set(name, v)
+			filled = true
 		}
 	}
+	return filled
 }

@@ -36,6 +36,7 @@ type request struct {
 	values   [2]string // a few headers' memory
 	cookie   string    // Set-Cookie of a new sticky id
 	fresh    string    // the same, held back by takeOver
+	sticky   bool      // the user is who a sticky id says, which is whoever a client says
 	done     bool      // the outcome is known: nothing is an exposure any more
 	copied   bool      // it is a copy of a request, and counts for nothing
 	fallback string    // the flag whose canary has failed and whose off answers; "" none

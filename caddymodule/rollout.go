@@ -233,6 +233,9 @@ func (e *engine) tickRollout(now time.Time, l listener, name string) {
 	}
 	c.last = now
 	hold, off := e.rolloutHold(now, def), l.whyOff(name, now)
+	if hold == holdFeedback && off == "" {
+		e.held(now, name, holdFeedback, "people rate the canary clearly worse than the control", func() any { return e.opinionsOf(now, name) })
+	}
 	pass := rollout.Passing{Elapsed: elapsed, Requests: e.canaryCame(name, c), Hold: hold, Warming: hold == monitors.HoldWarmUp}
 	if off != "" {
 		pass = rollout.Passing{Hold: off}

@@ -91,6 +91,7 @@ func (h *Handler) read(rq *request, r *http.Request, claims []evaluator.Value) {
 		case fromSticky:
 			id, setCookie := stickyID(r, isSecure(r))
 			rq.cookie = setCookie
+			rq.sticky = true
 			v = evaluator.String(id)
 			if setCookie != "" && h.Propagate != nil { // the next hop is to see the same person
 				line := stickyCookie + "=" + id
@@ -109,6 +110,7 @@ func (h *Handler) read(rq *request, r *http.Request, claims []evaluator.Value) {
 
 // readSticky fills the context of a site that has no feature_flags block.
 func (rq *request) readSticky(r *http.Request, mayset bool) {
+	rq.sticky = true
 	if id := readSticky(r); id != "" || !mayset {
 		rq.ctx.Set(evaluator.UserID, evaluator.String(id))
 		return

@@ -20,6 +20,7 @@ type backlog struct {
 	count        int      // Of those in waiting that are neither.
 	durable      int
 	durableBytes int64
+	broken       error // Why none can be written now.
 }
 
 // add queues e, which is not durable, or counts it when it is.

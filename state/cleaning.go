@@ -17,15 +17,20 @@ const (
 	MaxDetail = 64 << 10
 	// MaxText is the longest name, author or reason of one record, in bytes; longer ones are cut.
 	MaxText = 4 << 10
+	// MaxComment is the longest comment of a person, in bytes; longer ones are cut.
+	MaxComment = 16_000
 )
 
 // cleanText makes s fit for a record: what is read back from disk then equals what memory holds.
-func cleanText(s string) string {
+func cleanText(s string) string { return cutText(s, MaxText) }
+
+// cutText is cleanText with a bound of its own, in bytes.
+func cutText(s string, most int) string {
 	s = strings.ToValidUTF8(s, "\uFFFD")
-	if len(s) <= MaxText {
+	if len(s) <= most {
 		return s
 	}
-	cut := MaxText
+	cut := most
 	for !utf8.RuneStart(s[cut]) {
 		cut--
 	}

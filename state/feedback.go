@@ -19,7 +19,7 @@ type Feedback struct {
 	Split   bool   `json:"split,omitempty"`
 	// Rating is one of 1 to 5, up and down.
 	Rating string `json:"rating"`
-	// Comment is free text of at most [MaxText] bytes; it may be empty.
+	// Comment is free text of at most [MaxComment] bytes; it may be empty.
 	Comment string `json:"comment,omitempty"`
 	// Voter stands for the person and flag, so that their later word takes the place of their earlier one; it must not
 	// identify anybody. Empty: nobody knows, and all of them are kept.
@@ -50,13 +50,13 @@ func (s *Store) AddFeedback(now time.Time, f Feedback) (Feedback, *Pending) {
 	}
 	f.At = cleanTime(now)
 	f.Flag, f.Variant, f.Rating = cleanText(f.Flag), cleanText(f.Variant), cleanText(f.Rating)
-	f.Comment, f.Voter = cleanText(f.Comment), cleanText(f.Voter)
+	f.Comment, f.Voter = cutText(f.Comment, MaxComment), cleanText(f.Voter)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.ID = s.feedback.ids.next(now)
 	p := newPending()
 	waiter := p
-	if err := s.unwritable(); err != nil {
+	if err := s.unwritable(s.feedback); err != nil {
 		p.settle(err)
 		waiter = nil
 	}

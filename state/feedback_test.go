@@ -1,8 +1,10 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -100,5 +102,35 @@ func TestFeedbackIsBounded(t *testing.T) {
 	eventually(t, "written", func() bool { return again.Health().Waiting == 0 })
 	if left := len(again.Feedback(start.Add(100*24*time.Hour), FeedbackFilter{})); left != 10 {
 		t.Errorf("%d are left, want 10", left)
+	}
+}
+
+// What a full disk has not taken is not said to be there, whichever journal it is that
+// cannot be written.
+func TestFeedbackOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	f := &faults{after: -1, only: FeedbackName}
+	o := quick()
+	o.files = f.files()
+	s := Open(dir, o)
+	_, p := s.AddFeedback(start, Feedback{Flag: "a", Rating: "1", Voter: "before"})
+	mustSync(t, p)
+	f.set(0, true)
+	for _, voter := range []string{"v", "w"} { // the one that finds out, and the one after
+		if _, p = s.AddFeedback(start, Feedback{Flag: "a", Rating: "1", Voter: voter}); !errors.Is(p.Wait(t.Context()), syscall.ENOSPC) {
+			t.Errorf("%s: %v, want ENOSPC", voter, p.Err())
+		}
+		trip(t, s, voter) // the journal of trips is well
+	}
+	f.set(-1, false)
+	eventually(t, "healthy again", func() bool { h := s.Health(); return !h.Degraded && h.Waiting == 0 })
+	_, p = s.AddFeedback(start, Feedback{Flag: "a", Rating: "1", Voter: "after"})
+	mustSync(t, p)
+	mustClose(t, s)
+	if again := Load(dir, quick()); len(again.Feedback(start, FeedbackFilter{})) != 4 {
+		t.Errorf("%+v", again.Feedback(start, FeedbackFilter{}))
+	}
+	if _, p = s.AddFeedback(start, Feedback{Flag: "a", Rating: "1"}); !errors.Is(p.Err(), ErrClosed) {
+		t.Errorf("after Close: %v", p.Err())
 	}
 }

@@ -128,7 +128,7 @@ func (s *Store) Merge(now time.Time, other Snapshot) (changed []string, p *Pendi
 func (s *Store) put(r record) *Pending {
 	p := newPending()
 	waiter := p
-	if err := s.unwritable(); err != nil {
+	if err := s.unwritable(s.ledger); err != nil {
 		p.settle(err)
 		waiter = nil
 	}
@@ -141,7 +141,7 @@ func (s *Store) put(r record) *Pending {
 
 // barrier returns a Pending for everything that waits now. The caller must hold mu.
 func (s *Store) barrier() *Pending {
-	if err := s.unwritable(); err != nil && s.ledger.count > 0 {
+	if err := s.unwritable(s.ledger); err != nil && s.ledger.count > 0 {
 		return settled(err)
 	}
 	p := newPending()
@@ -149,15 +149,15 @@ func (s *Store) barrier() *Pending {
 	return p
 }
 
-// unwritable tells why records made now are not going to be written at once. The caller must hold mu.
-func (s *Store) unwritable() error {
+// unwritable tells why records of a book made now are not going to be written at once. The caller must hold mu.
+func (s *Store) unwritable(b book) error {
 	switch {
 	case s.dir == "":
 		return nil
 	case s.closed:
 		return fmt.Errorf("state directory %q: %w", s.dir, ErrClosed)
 	default:
-		return s.broken
+		return b.queue().broken
 	}
 }
 

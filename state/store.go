@@ -23,6 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -48,7 +49,6 @@ type Store struct {
 	ledger   *ledger
 	audit    *diary
 	feedback *diary
-	broken   error // Why the journal cannot be written now.
 	health   Health
 	watchers map[*func(Health)]struct{}
 	closed   bool
@@ -156,7 +156,7 @@ func (s *Store) Close() error {
 	}
 	ended, unwritten := s.ended, []*Pending(nil)
 	if ended == nil {
-		unwritten = s.ledger.abandon()
+		unwritten = slices.Concat(s.ledger.abandon(), s.feedback.abandon())
 	}
 	s.mu.Unlock()
 	if ended == nil {

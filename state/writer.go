@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -113,23 +114,20 @@ func (w *writer) work(retry bool) {
 func (w *writer) report(now time.Time) {
 	s := w.s
 	s.mu.Lock()
-	s.broken = w.shelves[0].err
-	waiters := w.abandon()
+	waiters := make([][]*Pending, len(w.shelves)) // Of those shelves that cannot be written.
+	for i, sh := range w.shelves {
+		q := sh.book.queue()
+		if q.broken = sh.err; sh.err != nil {
+			waiters[i] = q.abandon()
+		}
+	}
 	tell := s.settleHealth(now, w.err(), w.news && w.opened)
 	s.mu.Unlock()
 	w.news, w.opened = false, true
 	tell()
-	settleAll(waiters, w.shelves[0].err)
-}
-
-// abandon takes over those who wait for a shelf that cannot be written. The caller must hold mu.
-func (w *writer) abandon() (waiters []*Pending) {
-	for _, sh := range w.shelves {
-		if sh.err != nil {
-			waiters = append(waiters, sh.book.queue().abandon()...)
-		}
+	for i, sh := range w.shelves {
+		settleAll(waiters[i], sh.err)
 	}
-	return waiters
 }
 
 // err is why not everything can be written.
@@ -151,7 +149,7 @@ func (w *writer) finish() {
 	w.lock.release()
 	s := w.s
 	s.mu.Lock()
-	waiters := s.ledger.abandon()
+	waiters := slices.Concat(s.ledger.abandon(), s.feedback.abandon())
 	waiting := s.ledger.count + s.audit.count + s.feedback.count
 	s.mu.Unlock()
 	closed := fmt.Errorf("state directory %q: %w", s.dir, ErrClosed)

@@ -203,7 +203,7 @@ func TestFeedbackRateLimit(t *testing.T) {
 	}
 }
 
-// Anonymous people are told apart by their address until they bring an id.
+// Anonymous people are told apart by their address, whatever id they bring.
 func TestFeedbackOfNobody(t *testing.T) {
 	c := feedback(t, "rate_limit off", `{"new_ui": {"active": true, "percentage_rollout": 50}}`)
 	cookie := ""
@@ -215,8 +215,11 @@ func TestFeedbackOfNobody(t *testing.T) {
 		}
 	}
 	eventually(t, 3*time.Second, "three words of one address are not one", func() bool { return c.votes("new_ui").Total == 1 })
-	c.post("/feedback", `{"flag": "new_ui", "rating": 1}`, "Cookie", cookie)
-	eventually(t, 3*time.Second, "who brings an id is not somebody", func() bool { return c.votes("new_ui").Total == 2 })
+	c.post("/feedback", `{"flag": "new_ui", "rating": 5}`, "Cookie", cookie)
+	eventually(t, 3*time.Second, "a later word does not count", func() bool {
+		v := c.votes("new_ui")
+		return v.Total == 1 && v.Feedback[0].Rating == "5"
+	})
 }
 
 // Who only says who it is speaks for its address, and never for somebody whom the site
@@ -256,6 +259,10 @@ func TestFeedbackHoldsARollout(t *testing.T) {
 	if got := c.api("GET", "flags/new_ui", "", 200)["percentage"]; got != 50.0 {
 		t.Errorf("at %v %%", got)
 	}
+	eventually(t, 10*time.Second, "nobody is told", func() bool {
+		audit := c.call("GET", "/feature_flags/audit?flag=new_ui", "").body
+		return strings.Contains(audit, "people rate the canary clearly worse") && strings.Contains(c.file("caddy.log"), "people rate the canary clearly worse")
+	})
 	c.api("POST", "flags/new_ui/reset", `{"reason": "redesigned"}`, 200)
 	eventually(t, 5*time.Second, "what was said before the reset still counts", func() bool { return c.votes("new_ui").Total == 0 && !c.votes("new_ui").Worse })
 }
@@ -310,5 +317,50 @@ func TestFeedbackFlood(t *testing.T) {
 	})
 	if r := c.get("/", "X-User-ID", "alice"); r.status != 200 {
 		t.Errorf("the site: %d", r.status)
+	}
+}
+
+// Whoever can invent people has one voice, and none in the comparison where they choose
+// what they were served.
+func TestFeedbackOfInventedPeople(t *testing.T) {
+	const features = `{"a": {"active": true, "percentage_rollout": 50}, "b": {"active": true, "percentage_rollout": 50}, "c": {"active": true, "percentage_rollout": 50}, "d": {"active": true, "percentage_rollout": 50}}`
+	c := feedback(t, "rate_limit off\n		cors *", features)
+	sticky := func(i int) string {
+		return fmt.Sprintf("feature_flags_id=%s%02d", strings.Repeat("A", 24), []int{22, 23, 24, 25, 26}[i%5])
+	}
+	for i := range 20 {
+		for _, flag := range []string{"a", "b", "c"} {
+			var headers []string
+			body := fmt.Sprintf(`{"flag": %q, "rating": 1.0}`, flag)
+			switch flag {
+			case "a": // an id that anybody can make up
+				headers = []string{"Cookie", sticky(i)}
+			case "b": // a word of one's own
+				body = fmt.Sprintf(`{"flag": "b", "rating": 1, "context": {"targetingKey": "u%d"}}`, i)
+			case "c": // a page of elsewhere, by somebody's browser
+				headers = []string{"X-User-ID", fmt.Sprint("u", i), "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"}
+			}
+			if r := c.post("/feedback", body, headers...); r.status != 202 {
+				t.Fatalf("%d %s", r.status, r.body)
+			}
+		}
+		c.post("/feedback", `{"flag": "d", "rating": 1}`, "X-User-ID", fmt.Sprint("u", i)) // people whom the site knows
+	}
+	for flag, want := range map[string]int{"a": 1, "b": 1, "c": 1, "d": 20} {
+		eventually(t, 5*time.Second, "the summary is not there", func() bool { return c.votes(flag).Total == want })
+		if v := c.votes(flag); v.Feedback[0].Rating != "1" {
+			t.Errorf("%s: %+v", flag, v)
+		}
+	}
+	compared := map[string]int{}
+	for line := range strings.Lines(c.file("state/feedback.journal")) {
+		for _, flag := range []string{"a", "b", "c", "d"} {
+			if strings.Contains(line, fmt.Sprintf(`"flag":%q`, flag)) && strings.Contains(line, `"split":true`) {
+				compared[flag]++
+			}
+		}
+	}
+	if compared["a"] == 0 || compared["b"] != 0 || compared["c"] != 0 || compared["d"] != 20 {
+		t.Errorf("compared: %v", compared)
 	}
 }
