@@ -186,6 +186,11 @@ func (a *App) degraded() []string {
 	if f := a.failing.Load(); f != nil {
 		out = append(out, fmt.Sprintf("definitions: the last good ones are in force since %s: %v", f.since.UTC().Format(time.RFC3339), f.err))
 	}
+	for _, s := range a.sources {
+		if err := s.unsaved.Load(); err != nil {
+			out = append(out, (*err).Error())
+		}
+	}
 	if h := a.engine.store.Health(); h.Degraded {
 		out = append(out, fmt.Sprintf("state: %v", h.Err))
 	}

@@ -2,19 +2,20 @@ package caddymodule
 
 import "github.com/seed-6adbc061/caddy-feature-flags/sources"
 
-// copyOf returns what a remote source said last that was in force.
-func (e *engine) copyOf(address string) (text sources.Document, known bool) {
+// copyOf returns what a remote source said last that was in force, by all that it is
+// asked with.
+func (e *engine) copyOf(remote string) (text sources.Document, known bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	text, known = e.copies[address]
+	text, known = e.copies[remote]
 	return text, known
 }
 
 // keepCopy keeps that over reloads.
-func (e *engine) keepCopy(address string, text sources.Document) {
+func (e *engine) keepCopy(remote string, text sources.Document) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.copies[address] = text
+	e.copies[remote] = text
 }
 
 // firstTime tells whether something is told for the first time.

@@ -1,12 +1,17 @@
 package caddymodule
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -54,10 +59,11 @@ type liveSource struct {
 	wanted  version // the last that could be read; not in force where it has mistakes or does not fit the others
 	err     error   // why what it says now is not wanted
 
-	address  string        // of a remote one, with its secrets; "" a local one
+	remote   string        // all that a remote one is asked with, secrets too; "" a local one
 	kept     *sources.Kept // its last good copy on disk; nil: there is no disk
 	optional bool
-	saved    string // revision of what is there
+	saved    string                // revision of what is there
+	unsaved  atomic.Pointer[error] // why that is not what is in force; nil: it is
 }
 
 // version is what a source said. The zero version is nothing yet.
@@ -111,16 +117,30 @@ func (s *Source) open(repl *caddy.Replacer, dir string) (*liveSource, error) {
 		if err := src.Check(); err != nil {
 			return nil, err
 		}
-		live := &liveSource{Source: src, poll: cmp.Or(time.Duration(s.Poll), sources.DefaultHTTPPoll), address: address, optional: s.Optional}
+		live := &liveSource{Source: src, poll: cmp.Or(time.Duration(s.Poll), sources.DefaultHTTPPoll), remote: identityOf(address, header), optional: s.Optional}
 		if dir != "" {
-			live.kept = &sources.Kept{Path: sources.KeptPath(filepath.Join(dir, "sources"), address), MaxSize: s.MaxSize}
+			live.kept = &sources.Kept{Path: sources.KeptPath(filepath.Join(dir, "sources"), live.remote), MaxSize: s.MaxSize}
 		}
 		return live, nil
 	}
 	return nil, fmt.Errorf("want file or http, got %q", s.Type)
 }
 
-// openSources opens and reads all sources.
+// identityOf tells remote sources apart: a header may choose what is answered, as the
+// address does.
+func identityOf(address string, header http.Header) string {
+	var text bytes.Buffer
+	text.WriteString(address)
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		for _, value := range header[name] {
+			fmt.Fprintf(&text, "\n%s: %s", name, value)
+		}
+	}
+	return text.String()
+}
+
+// openSources opens and reads all sources, all at once: one that does not answer takes
+// its time.
 func (a *App) openSources(repl *caddy.Replacer) error {
 	var errs []error
 	for i := range a.Sources {
@@ -130,12 +150,22 @@ func (a *App) openSources(repl *caddy.Replacer) error {
 			continue
 		}
 		a.sources = append(a.sources, s)
-		s.take(s.Load(a.ctx))
+	}
+	var reading sync.WaitGroup
+	for _, s := range a.sources {
+		reading.Go(func() { s.take(s.Load(a.ctx)) })
+	}
+	reading.Wait()
+	for _, s := range a.sources {
 		if s.err == nil {
 			continue
 		}
 		// What a remote source says now is no use; what it said last is.
-		if s.wanted = a.lastGood(s); s.wanted.doc == nil && !s.optional {
+		var err error
+		if s.wanted, err = a.lastGood(s); err != nil {
+			s.err = fmt.Errorf("%w\n%w", s.err, err)
+		}
+		if s.wanted.doc == nil && !s.optional {
 			errs = append(errs, s.err)
 		}
 	}
@@ -157,23 +187,25 @@ func (s *liveSource) take(text sources.Document, err error) {
 }
 
 // lastGood returns what a remote source said last that was in force, in this process
-// or an earlier one.
-func (a *App) lastGood(s *liveSource) version {
-	if s.address == "" {
-		return version{}
+// or an earlier one. The error is for a copy that is there and cannot be read.
+func (a *App) lastGood(s *liveSource) (version, error) {
+	if s.remote == "" {
+		return version{}, nil
 	}
-	text, known := a.engine.copyOf(s.address)
-	if !known && s.kept != nil {
+	text, known := a.engine.copyOf(s.remote)
+	if !known {
+		if s.kept == nil {
+			return version{}, nil
+		}
 		var err error
-		if text, err = s.kept.Load(); err == nil {
-			known = true
+		if text, err = s.kept.Load(); errors.Is(err, fs.ErrNotExist) {
+			return version{}, nil
+		} else if err != nil {
+			return version{}, err
 		}
 	}
-	if !known {
-		return version{}
-	}
 	doc, _ := evaluator.Decode(text.Name, text.Body)
-	return version{text, doc}
+	return version{text, doc}, nil
 }
 
 // firstProgram compiles what the sources say. Where that cannot be, remote ones
@@ -199,12 +231,17 @@ func (a *App) firstProgram() (*evaluator.Program, error) {
 }
 
 // compileWithCopies has one remote source after the other speak by its last good
-// copy, and then all of them; nil where that does not help either.
+// copy, an optional one without a copy by nothing, and then all of them; nil where that
+// does not help either.
 func (a *App) compileWithCopies(wanted []version) *evaluator.Program {
 	copies := slices.Clone(wanted)
 	for i, s := range a.sources {
-		good := a.lastGood(s)
-		if good.doc == nil || good.text.Revision == wanted[i].text.Revision {
+		good, err := a.lastGood(s)
+		missing := err != nil || good.doc == nil
+		if missing && s.optional && wanted[i].doc != nil && len(wanted[i].doc.Errors) > 0 {
+			good, missing = version{}, false // as if it had said nothing
+		}
+		if missing || good.doc != nil && good.text.Revision == wanted[i].text.Revision {
 			continue
 		}
 		copies[i] = good
@@ -260,6 +297,28 @@ func (a *App) watchSources() {
 			a.keepCopy(s)
 			s.Watch(a.running, func(text sources.Document, err error) { a.changed(s, text, err) })
 		})
+		if s.kept != nil {
+			a.watching.Go(func() { a.keepTrying(s) })
+		}
+	}
+}
+
+// copiesTried is how often it is seen to that what is in force of a remote source is
+// on disk.
+const copiesTried = 30 * time.Second
+
+// keepTrying keeps the copy again when the disk has refused it, or somebody has
+// removed it.
+func (a *App) keepTrying(s *liveSource) {
+	ticker := time.NewTicker(copiesTried)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-a.running.Done():
+			return
+		case <-ticker.C:
+			a.keepCopy(s)
+		}
 	}
 }
 
@@ -324,18 +383,23 @@ func (a *App) keepCopy(s *liveSource) {
 
 // keepCopyOf is keepCopy for a caller that holds reload.
 func (a *App) keepCopyOf(s *liveSource) {
-	if s.address == "" || s.inForce.doc == nil {
+	if s.remote == "" || s.inForce.doc == nil {
 		return
 	}
-	a.engine.keepCopy(s.address, s.inForce.text)
-	if s.kept == nil || s.saved == s.inForce.text.Revision {
+	a.engine.keepCopy(s.remote, s.inForce.text)
+	if s.kept == nil || s.saved == s.inForce.text.Revision && s.kept.Exists() {
 		return
 	}
-	if err := s.kept.Save(s.inForce.text); err != nil {
-		a.log.Warn("what a remote source says cannot be kept on disk: a start without it will have the copy of before", zap.String("source", s.Name()), zap.Error(err))
+	err := s.kept.Save(s.inForce.text)
+	if err == nil {
+		s.saved = s.inForce.text.Revision
+		s.unsaved.Store(nil)
 		return
 	}
-	s.saved = s.inForce.text.Revision
+	err = fmt.Errorf("the last good copy of %s is not the newest: %w", s.Name(), err)
+	if before := s.unsaved.Swap(&err); before == nil || (*before).Error() != err.Error() {
+		a.log.Warn("what a remote source says cannot be kept on disk: a start without it will have the copy of before; tried again", zap.String("source", s.Name()), zap.Error(err))
+	}
 }
 
 // tellShadowed logs flags that several sources define, once.

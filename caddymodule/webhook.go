@@ -7,8 +7,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -62,12 +64,20 @@ func (w *Webhook) target(repl *caddy.Replacer) (webhook.Target, error) {
 		Name: w.Name, URL: resolve("url", w.URL), Format: webhook.Format(w.Format), Header: http.Header{},
 		Timeout: time.Duration(w.Timeout), RoutingKey: resolve("routing_key", w.RoutingKey),
 	}
+	var secrets []string
 	for _, s := range w.Secrets {
-		if t.Secret != "" {
-			t.Secret += " "
+		before := len(errs)
+		secret := strings.TrimSpace(resolve("secret", s)) // a file has a line end
+		switch {
+		case len(errs) > before:
+		case secret == "":
+			errs = append(errs, errors.New("secret: is empty, want a text as openssl rand -base64 32 makes"))
+		case strings.ContainsFunc(secret, unicode.IsSpace):
+			errs = append(errs, errors.New("secret: has white space in it, want a text as openssl rand -base64 32 makes; several are several arguments"))
 		}
-		t.Secret += resolve("secret", s)
+		secrets = append(secrets, secret)
 	}
+	t.Secret = strings.Join(secrets, " ")
 	for _, e := range w.Events {
 		t.Types = append(t.Types, "feature_flags."+e)
 	}

@@ -26,7 +26,7 @@ const (
 // question that has nothing better is without a condition.
 //
 // Watch asks each Poll give or take 10 %, so that many do not ask in step. After an error it asks again after 1 s, then
-// after twice as long each time, up to Poll or a minute, whichever is longer, each give or take half of it. A Retry-After
+// after twice as long each time, up to a minute, each give or take half of it. A Retry-After
 // of 429 and 503 is heeded up to 10 minutes.
 //
 // Up to five redirects are followed, none from https to http. What Header and the userinfo of URL say goes to the origin

@@ -31,7 +31,7 @@ func newPace(poll time.Duration) *pace {
 		InitialInterval:     min(time.Second, poll),
 		RandomizationFactor: 0.5,
 		Multiplier:          2,
-		MaxInterval:         max(poll, time.Minute),
+		MaxInterval:         time.Minute,
 	}}
 	p.retry.Reset()
 	return p

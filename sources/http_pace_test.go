@@ -68,7 +68,7 @@ func TestPace(t *testing.T) {
 		{-1, 30 * time.Second, time.Minute},
 		{time.Millisecond, time.Second, time.Minute},
 		{5 * time.Second, 5 * time.Second, time.Minute},
-		{time.Hour, time.Hour, time.Hour},
+		{time.Hour, time.Hour, time.Minute},
 	} {
 		p := newPace(c.poll)
 		seen := map[time.Duration]bool{}

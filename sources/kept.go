@@ -76,6 +76,12 @@ func (k *Kept) Load() (Document, error) {
 	return doc, nil
 }
 
+// Exists tells whether there is a copy, sound or not, as far as can be seen.
+func (k *Kept) Exists() bool {
+	_, err := os.Stat(k.Path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 func (k *Kept) save(doc Document) error {
 	if n := int64(len(doc.Body)); n > k.maxSize() {
 		return fmt.Errorf("the document is %d bytes long, want at most %d", n, k.maxSize())

@@ -3,6 +3,7 @@ package tests
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -54,5 +55,51 @@ func TestRemoteSourcesStandAlone(t *testing.T) {
 	})
 	if c.on("A") {
 		t.Error("a is on again")
+	}
+}
+
+// Sources at one address that a header tells apart have a copy each, slow ones are waited
+// for at once, and a copy that cannot be written is tried again.
+func TestRemoteSourcesByHeader(t *testing.T) {
+	rm := newRemote(t)
+	rm.does(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"from_%s": {"active": true}}`, r.Header.Get("X-Env"))
+	})
+	source := func(env string) string {
+		return "		source http REMOTE/ {\n			poll 1s\n			timeout 2s\n			optional\n			header X-Env " + env + "\n		}\n"
+	}
+	before, rest, _ := strings.Cut(remoteSite, "		source http REMOTE")
+	_, rest, _ = strings.Cut(rest, "		}\n")
+	text := strings.ReplaceAll(before+source("a")+source("b")+source("c")+rest, "http://:0 {\n	bind 127.0.0.1", "SITE {")
+	words := remoteWords(t, rm)
+	words["DIR"] = t.TempDir()
+	p := newProcess(t, text, localFlags, words)
+	p.run()
+	asked := func() string {
+		t.Helper()
+		r, err := try(p.site + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := r.echoed(t).Header
+		return h.Get("X-Feature-From-A") + h.Get("X-Feature-From-B") + h.Get("X-Feature-From-C")
+	}
+	if got := asked(); got != "ononon" {
+		t.Fatalf("got %s", got)
+	}
+	kept := func() int {
+		files, _ := filepath.Glob(filepath.Join(p.dir, "state", "sources", "*.kept"))
+		return len(files)
+	}
+	eventually(t, 5*time.Second, "there are no copies", func() bool { return kept() == 3 })
+	rm.does(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	p.kill()
+	begun := time.Now()
+	p.run()
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("a start with three sources that hang for 2 s took %v", took)
+	}
+	if got := asked(); got != "ononon" {
+		t.Errorf("without the remote: %s", got)
 	}
 }

@@ -231,6 +231,12 @@ func TestRemoteSourceIsDownAtStart(t *testing.T) {
 	if asked("Remote") != "" || asked("Local") != "on" {
 		t.Error("an optional source")
 	}
+	p.kill()
+	rm.does(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"remote": {"active": "no"}}`) })
+	p.run()
+	if asked("Remote") != "" || asked("Local") != "on" {
+		t.Error("an optional source that says what are no definitions")
+	}
 	rm.says(remoteFlags)
 	eventually(t, 8*time.Second, "the optional source is not taken when it is there", func() bool { return asked("Remote") == "on" })
 }
