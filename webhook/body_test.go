@@ -258,7 +258,8 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// TestOneIncidentForAFleet has what opens an incident on one instance closed by another one.
+// TestOneIncidentForAFleet has what opens a flag's incident on one instance closed by another one, and one of a disk by
+// its own only.
 func TestOneIncidentForAFleet(t *testing.T) {
 	key := func(eventType, flag, instance string) string {
 		body := render(PagerDuty, Event{Type: eventType, Flag: flag, Instance: instance}.clean(when))
@@ -274,9 +275,15 @@ func TestOneIncidentForAFleet(t *testing.T) {
 		if key(Tripped, flag, "one") != key(Reset, flag, "two") {
 			t.Errorf("%q: tripped %q, reset %q", flag, key(Tripped, flag, "one"), key(Reset, flag, "two"))
 		}
-		if key(Degraded, flag, "one") != key(Recovered, flag, "two") || key(Degraded, flag, "one") == key(Tripped, flag, "one") {
-			t.Errorf("%q: degraded %q, recovered %q", flag, key(Degraded, flag, "one"), key(Recovered, flag, "two"))
+		if key(Degraded, flag, "one") != key(Recovered, flag, "one") || key(Degraded, flag, "one") == key(Recovered, flag, "two") || key(Degraded, flag, "one") == key(Tripped, flag, "one") {
+			t.Errorf("%q: degraded %q, recovered %q", flag, key(Degraded, flag, "one"), key(Recovered, flag, "one"))
 		}
+	}
+	aside := func(id string) string {
+		return string(render(PagerDuty, Event{ID: id, Type: Degraded, Data: json.RawMessage(`{"degraded": false}`)}.clean(when)))
+	}
+	if !strings.Contains(aside("1"), "/event/1") || !strings.Contains(aside("2"), `"trigger"`) {
+		t.Errorf("what nothing follows opens the incident that a recovery closes: %s", aside("1"))
 	}
 	held := key(Held, "a", "")
 	if key(Tripped, "a", "") == key(Tripped, "b", "") || key(Held, "a", "") == held {

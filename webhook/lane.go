@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"errors"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -129,8 +130,12 @@ func (l *lane) settle(it *item, out outcome, now time.Time) {
 	l.s.mu.Lock()
 	it.busy = false
 	dropped := it.gone // And told to be.
+	var late []*item
 	switch {
 	case r.Final:
+		if out.err == nil {
+			late = l.s.queue.supersede(it)
+		}
 		l.s.queue.remove(it)
 		l.fresh.reset(now)
 		if it.parked {
@@ -151,7 +156,13 @@ func (l *lane) settle(it *item, out outcome, now time.Time) {
 	if !dropped {
 		l.s.options.Told(r)
 	}
+	for _, old := range late {
+		l.s.options.Told(Report{Target: old.target, Type: old.eventType, Flag: old.flag, Attempt: old.attempts, Err: errLate, Final: true})
+	}
 }
+
+// errLate is told of what would have come too late.
+var errLate = errors.New("a later event of the same incident was accepted first")
 
 // retry has a fresh item tried again, or parked.
 func (l *lane) retry(it *item, out outcome, now time.Time) {

@@ -48,15 +48,15 @@ type pagerDutyDetails struct {
 func pagerDutyBody(e Event) []byte {
 	p := pagerDutyEvent{Action: "trigger", Client: client}
 	severity := "info"
-	switch e.Type {
-	case Tripped:
-		p.Key, severity = pagerDutyIncident("flag", e.Flag), "critical"
-	case Degraded:
-		p.Key, severity = pagerDutyIncident("degraded", e.Flag), "warning"
-	case Reset:
-		return marshal(pagerDutyEvent{Action: "resolve", Key: pagerDutyIncident("flag", e.Flag)})
-	case Recovered:
-		return marshal(pagerDutyEvent{Action: "resolve", Key: pagerDutyIncident("degraded", e.Flag)})
+	switch kind := incidentOf(e.Type); {
+	case e.Type == Reset || e.Type == Recovered:
+		return marshal(pagerDutyEvent{Action: "resolve", Key: pagerDutyIncident(kind, e)})
+	case e.Type == Tripped:
+		p.Key, severity = pagerDutyIncident(kind, e), "critical"
+	case e.Type == Degraded && lasts(e.Data):
+		p.Key, severity = pagerDutyIncident(kind, e), "warning"
+	case e.Type == Degraded:
+		p.Key, severity = client+"/event/"+e.ID, "warning"
 	default:
 		p.Key = client + "/event/" + e.ID // Would else change the severity of an open incident.
 	}
@@ -82,12 +82,37 @@ func pagerDutyBody(e Event) []byte {
 	return marshal(p)
 }
 
-// pagerDutyIncident is the dedup_key of the incident that a flag has in the whole fleet. What trips and what degrades are
-// different incidents: that a flag's state can be written again does not mean that the flag is on.
-func pagerDutyIncident(kind, flag string) string {
-	key := client + "/" + kind + "/" + flag
+// incidentOf is the kind of incident that events of a type open or close, "" for others. What trips and what degrades are
+// different ones: that state can be written again does not mean that a flag is on.
+func incidentOf(eventType string) string {
+	switch eventType {
+	case Tripped, Reset:
+		return "flag"
+	case Degraded, Recovered:
+		return "degraded"
+	}
+	return ""
+}
+
+// lasts tells whether what is degraded stays so until it has recovered. A damaged file that was set aside does not: no
+// event will follow.
+func lasts(data json.RawMessage) bool {
+	var health struct {
+		Degraded *bool `json:"degraded"`
+	}
+	return json.Unmarshal(data, &health) != nil || health.Degraded == nil || *health.Degraded
+}
+
+// pagerDutyIncident is the dedup_key of an incident: one of a flag in the whole fleet, and one of each instance whose
+// disk is in trouble.
+func pagerDutyIncident(kind string, e Event) string {
+	of := e.Flag
+	if kind == "degraded" {
+		of = e.Instance + "/" + e.Flag
+	}
+	key := client + "/" + kind + "/" + of
 	if len(key) > pagerDutyKey {
-		sum := sha256.Sum256([]byte(flag))
+		sum := sha256.Sum256([]byte(of))
 		key = client + "/" + kind + "/sha256:" + hex.EncodeToString(sum[:])
 	}
 	return key

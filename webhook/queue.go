@@ -123,6 +123,24 @@ func (q *queue) heads(target string, f Format, limit time.Time) (fresh, parked *
 	return fresh, parked
 }
 
+// supersede ends the parked items that came before it and would change an incident of PagerDuty back to what it was
+// then, and returns them.
+func (q *queue) supersede(it *item) (ended []*item) {
+	if it.format != PagerDuty || incidentOf(it.eventType) == "" {
+		return nil
+	}
+	for _, old := range slices.Clone(q.items) {
+		if old == it {
+			break
+		}
+		if old.parked && !old.busy && old.target == it.target && old.format == it.format && old.flag == it.flag && incidentOf(old.eventType) == incidentOf(it.eventType) {
+			ended = append(ended, old)
+			q.remove(old)
+		}
+	}
+	return ended
+}
+
 // unpark puts all items of a target back in order.
 func (q *queue) unpark(target string) {
 	for _, it := range q.items {

@@ -142,6 +142,31 @@ func TestRefusedEventLetsOthersThrough(t *testing.T) {
 	})
 }
 
+// TestLateEventsOfAnIncident has PagerDuty refuse a trip until the reset behind it was tried: the incident is not opened
+// after it was closed.
+func TestLateEventsOfAnIncident(t *testing.T) {
+	var refused atomic.Int64
+	bubble(t, Options{}, func(_ int, r *http.Request) (*http.Response, error) {
+		if refused.Add(1) <= patience {
+			return reply(503, ""), nil
+		}
+		return reply(202, ""), nil
+	}, func(t *testing.T, s *Sender, p *peer, told *reports) {
+		pager := far("a")
+		pager.Format, pager.RoutingKey = PagerDuty, "key"
+		configure(t, s, pager)
+		s.Send(Event{ID: "other", Type: Tripped, Flag: "other"})
+		s.Send(Event{ID: "reset", Type: Reset, Flag: "other"})
+		s.Send(Event{ID: "tripped", Type: Tripped, Flag: "f"})
+		after(time.Hour)
+		ids, _ := p.got()
+		wantIDs(t, ids[patience:], "reset", "tripped")
+		if s.Queued() != 0 || !strings.Contains(told.texts(), errLate.Error()) {
+			t.Errorf("%d wait; told %s", s.Queued(), told.texts())
+		}
+	})
+}
+
 // TestPeerThatRefusesEverything answers 500 for hours: it is not flooded, and everything arrives in the end.
 func TestPeerThatRefusesEverything(t *testing.T) {
 	var broken atomic.Bool
