@@ -76,6 +76,7 @@ type App struct {
 	making  sync.Mutex                    // of them
 	tagKey  []byte                        // of OFREP, by the config
 	bare    sync.Once                     // warns of clients who are believed
+	asking  origins                       // whose pages may ask, of all sites
 	texts   []string                      // of the sites: what decides for whom
 	swapped atomic.Pointer[chan struct{}] // closed when other rules are in force
 

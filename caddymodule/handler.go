@@ -245,6 +245,9 @@ func (h *Handler) prepare(rq *request, w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		rq.done = true
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		if strings.HasPrefix(r.URL.Path, ofrepPrefix) { // else a page takes it for a failure of the network, and goes on with what it has
+			h.app.asking.allow(w.Header(), r, ofrepMethods)
+		}
 		return err
 	}
 	site := h.siteRules(rq.rules, rq.arrival)

@@ -74,6 +74,8 @@ const (
 	ofrepEvents = "/ofrep/v1/events"
 )
 
+const ofrepMethods = "POST, GET, OPTIONS"
+
 const (
 	defaultMaxBody = 64 << 10
 	defaultStreams = 10_000
@@ -92,6 +94,7 @@ func (o *OFREP) Provision(ctx caddy.Context) (err error) {
 	if err := o.CORS.check(); err != nil {
 		return err
 	}
+	o.app.asking = append(o.app.asking, o.CORS...)
 	if len(o.Accept) > 0 {
 		o.accepts = map[string]bool{}
 		for _, name := range o.Accept {
@@ -189,9 +192,9 @@ func (o *OFREP) serve(w http.ResponseWriter, r *http.Request, call ofrepCall) (e
 			err = writeOFREP(w, http.StatusInternalServerError, ofrepTrouble{"the flags cannot be evaluated; the server's log says why"})
 		}
 	}()
-	o.CORS.allow(w.Header(), r, "POST, GET, OPTIONS")
+	o.CORS.allow(w.Header(), r, ofrepMethods)
 	if r.Method == http.MethodOptions {
-		w.Header().Set("Allow", "POST, GET, OPTIONS")
+		w.Header().Set("Allow", ofrepMethods)
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}

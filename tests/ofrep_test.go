@@ -316,8 +316,11 @@ func TestOFREPVerifiedAttributes(t *testing.T) {
 		t.Errorf("an anonymous client may say who it is: %+v", got)
 	}
 	strict := serve(t, site+strings.Replace(ofrepSite, "algorithms HS256", "algorithms HS256\n\t\t\ton_invalid reject", 1), clientFlags,
-		map[string]string{"OPTIONS": "", "SECRET": `"` + tokenSecret + `"`, "APP": host(echo(t, "app"))})
+		map[string]string{"OPTIONS": "cors https://app.example", "SECRET": `"` + tokenSecret + `"`, "APP": host(echo(t, "app"))})
 	for _, path := range []string{allFlags, allFlags + "/listed"} {
+		if r := strict.post(path, alice, "Authorization", token[:len(token)-4]+"AAAA", "Origin", "https://app.example"); r.header.Get("Access-Control-Allow-Origin") != "https://app.example" {
+			t.Errorf("%s with a bad token from a page of elsewhere: %d %v", path, r.status, r.header)
+		}
 		if r := strict.post(path, alice, "Authorization", token[:len(token)-4]+"AAAA"); r.status != 401 || r.body != "" || r.header.Get("WWW-Authenticate") == "" {
 			t.Errorf("%s with a bad token: %d %s", path, r.status, r.body)
 		}
