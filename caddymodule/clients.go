@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,12 +22,11 @@ type clientFlags struct {
 	from     time.Time
 	until    time.Time // a date changes decisions then; zero: never
 	since    time.Time // when the revision was first known
-	key      []byte
-	flags    []int   // those with `client: true`
-	place    []int32 // by flag: its place among them, or -1
-	content  []byte  // stands for all that can be told of them
-	revision string  // of the definitions and the state that their decisions depend on
-	decided  *contextCache[[]uint16]
+	flags    []int     // those with `client: true`
+	place    []int32   // by flag: its place among them, or -1
+	content  []byte    // stands for all that can be told of them
+	revision string    // of the definitions and the state that their decisions depend on
+	decided  *contextCache[clientCodes]
 	told     []atomic.Pointer[toldFlag] // by flag, variant and reason: what clients are told; made when first needed
 	first    []int                      // by place: its first in told
 	asked    atomic.Int64               // when somebody last asked for all, in seconds
@@ -76,7 +74,7 @@ func (a *App) clientKey() []byte {
 // newClientFlags makes those of the rules at now. key keeps tags from being guessed, and
 // the environment and sites say who gets what, too.
 func newClientFlags(r *rules, now time.Time, key []byte, environment string, sites []string) *clientFlags {
-	c := &clientFlags{rules: r, from: now, until: r.StableUntil(now), place: make([]int32, r.Len()), key: key}
+	c := &clientFlags{rules: r, from: now, until: r.StableUntil(now), place: make([]int32, r.Len())}
 	content := hmac.New(sha256.New, key)
 	concerns, all := make([]bool, r.Len()), 0
 	for i := range r.Len() {
@@ -100,7 +98,7 @@ func newClientFlags(r *rules, now time.Time, key []byte, environment string, sit
 	}
 	c.content = content.Sum(nil)
 	c.told = make([]atomic.Pointer[toldFlag], all)
-	c.decided = newContextCache[[]uint16](r, c.flags, 2*len(c.flags)+256)
+	c.decided = newContextCache[clientCodes](r, c.flags, 2*len(c.flags)+256)
 	revision := hmac.New(sha256.New, key)
 	part(revision, environment)
 	part(revision, sites...)
@@ -218,8 +216,15 @@ func clientAnswer(flag, variant string, reason evaluator.Reason, value json.RawM
 	return ofrepSuccess{flag, value, string(reason), variant}
 }
 
+// clientCodes are the codes of all flags for a context, and what stands for their
+// answers.
+type clientCodes struct {
+	codes []uint16
+	sum   *[sha256.Size]byte
+}
+
 // decide gives the codes of all flags for a request.
-func (c *clientFlags) decide(rq *request) []uint16 {
+func (c *clientFlags) decide(rq *request) clientCodes {
 	var room [512]byte
 	var key []byte
 	if c.decided != nil && len(rq.imposed) == 0 {
@@ -235,26 +240,30 @@ func (c *clientFlags) decide(rq *request) []uint16 {
 		rq.app.seeUndecided(rq.arrival, d)
 		codes[k] = c.code(i, d)
 	}
+	out := clientCodes{codes, c.sum(codes)}
 	if key != nil {
-		c.decided.add(key, codes)
+		c.decided.add(key, out)
 	}
-	return codes
+	return out
+}
+
+// sum stands for the answers of the codes. Who has not the key cannot guess it.
+func (c *clientFlags) sum(codes []uint16) *[sha256.Size]byte {
+	text := make([]byte, 0, len(c.content)+2*len(codes))
+	text = append(text, c.content...)
+	for _, code := range codes {
+		text = binary.BigEndian.AppendUint16(text, code)
+	}
+	sum := sha256.Sum256(text)
+	return &sum
 }
 
 // etag stands for the answers of the codes, and for the address of the stream that
 // goes with them.
-func (c *clientFlags) etag(codes []uint16, stream string) string {
-	h := hmac.New(sha256.New, c.key)
-	h.Write(c.content)
-	for codes := range slices.Chunk(codes, 256) {
-		var b [512]byte
-		for k, code := range codes {
-			binary.BigEndian.PutUint16(b[2*k:], code)
-		}
-		h.Write(b[:2*len(codes)])
-	}
-	h.Write([]byte(stream))
-	return `"` + short(h.Sum(nil)) + `"`
+func (codes *clientCodes) etag(stream string) string {
+	var room [256]byte
+	sum := sha256.Sum256(append(append(room[:0], codes.sum[:]...), stream...))
+	return `"` + short(sum[:]) + `"`
 }
 
 // askedBy notes that somebody asks for all flags, every few seconds.

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -63,8 +64,10 @@ type OFREP struct {
 	limiter *limiter
 	accepts map[string]bool // nil: all
 	signer  *signer         // of the config's keys; nil: the shared one
-	streams streamCount
-	ending  context.Context // of the server: done when it shuts down
+
+	addressed atomic.Pointer[streamAddress] // the last one
+	streams   streamCount
+	ending    context.Context // of the server: done when it shuts down
 }
 
 // The protocol's paths.
@@ -265,32 +268,31 @@ func (o *OFREP) body(w http.ResponseWriter, r *http.Request) (map[string]any, *p
 	refuse := func(code, format string, args ...any) (map[string]any, *posted) {
 		return nil, &posted{http.StatusBadRequest, code, fmt.Sprintf(format, args...)}
 	}
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, o.MaxBody))
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, o.MaxBody))
+	dec.UseNumber()
+	var body map[string]any // a struct would take CONTEXT for context
+	err := dec.Decode(&body)
+	if err == io.EOF {
+		return nil, nil
+	}
+	if err == nil {
+		if _, err = dec.Token(); err == io.EOF {
+			err = nil
+		} else if err == nil {
+			err = errors.New("something follows it")
+		}
+	}
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
 		return nil, &posted{http.StatusRequestEntityTooLarge, parseError, fmt.Sprintf("the body has more than %d bytes", o.MaxBody)}
-	case err != nil:
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		return refuse(parseError, "the body ends in the middle")
-	}
-	if strings.TrimSpace(string(text)) == "" {
-		return nil, nil
-	}
-	var body map[string]json.RawMessage // a struct would take CONTEXT for context
-	if err := json.Unmarshal(text, &body); err != nil || body == nil {
+	case err != nil || body == nil:
 		return refuse(parseError, `the body is not a JSON object as {"context": {"targetingKey": "u1"}}`)
 	}
-	given := body["context"]
-	if len(given) == 0 || string(given) == "null" {
-		return nil, nil
-	}
-	if given[0] != '{' {
-		return refuse(invalidContext, "context: want an object of attributes")
-	}
-	attributes := map[string]any{}
-	dec := json.NewDecoder(bytes.NewReader(given))
-	dec.UseNumber()
-	if err := dec.Decode(&attributes); err != nil {
+	attributes, isObject := body["context"].(map[string]any)
+	if !isObject && body["context"] != nil {
 		return refuse(invalidContext, "context: want an object of attributes")
 	}
 	if err := checkPosted(attributes); err != nil {
@@ -309,6 +311,7 @@ func (o *OFREP) serveOne(w http.ResponseWriter, r *http.Request) error {
 	if refused != nil {
 		return writeOFREP(w, refused.status, ofrepFailure{key, refused.code, refused.details})
 	}
+	defer rq.release()
 	c := o.app.clientFlags(rq.rules, rq.arrival)
 	i := rq.rules.Index(key)
 	if i < 0 || c.place[i] < 0 { // whether there is one that clients may not see is not told
@@ -335,15 +338,16 @@ func (o *OFREP) serveAll(w http.ResponseWriter, r *http.Request) error {
 	if refused != nil {
 		return writeOFREP(w, refused.status, ofrepFailure{"", refused.code, refused.details})
 	}
+	defer rq.release()
 	c := o.app.clientFlags(rq.rules, rq.arrival)
 	c.askedBy(rq.arrival)
-	codes := c.decide(rq)
+	decided := c.decide(rq)
 	stream := ""
 	// Who is refused would ask for all flags again, and at once. Who follows an event has a stream.
 	if r.URL.Query().Has("flagConfigEtag") || o.streams.hasRoom(clientOf(r), o.Streams) {
 		stream = o.address(r, rq.arrival)
 	}
-	etag := c.etag(codes, stream)
+	etag := decided.etag(stream)
 	h := w.Header()
 	h.Set("ETag", etag)
 	if matchesETag(r.Header["If-None-Match"], etag) {
@@ -355,7 +359,7 @@ func (o *OFREP) serveAll(w http.ResponseWriter, r *http.Request) error {
 	pooled := bodies.Get().(*[]byte)
 	defer bodies.Put(pooled)
 	b := append((*pooled)[:0], `{"flags":[`...)
-	for k, code := range codes {
+	for k, code := range decided.codes {
 		if k > 0 {
 			b = append(b, ',')
 		}

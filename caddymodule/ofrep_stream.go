@@ -42,9 +42,24 @@ func (o *OFREP) address(r *http.Request, now time.Time) string {
 	if s == nil || o.Streams < 0 {
 		return ""
 	}
-	end := now.Truncate(streamTurn).Add(2 * streamTurn)
-	u := url.URL{Path: strippedPrefix(r) + ofrepEvents, RawQuery: "token=" + s.signUntil(end, hostOf(r.Host))}
-	return u.RequestURI()
+	a := streamAddress{s, now.Truncate(streamTurn).Add(2 * streamTurn).Unix(), hostOf(r.Host), strippedPrefix(r), ""}
+	if last := o.addressed.Load(); last != nil {
+		if a.text = last.text; a == *last {
+			return a.text
+		}
+	}
+	u := url.URL{Path: a.prefix + ofrepEvents, RawQuery: "token=" + s.signUntil(time.Unix(a.end, 0), a.host)}
+	a.text = u.RequestURI()
+	o.addressed.Store(&a)
+	return a.text
+}
+
+// streamAddress is an address, and what it is made of: most clients get the same one.
+type streamAddress struct {
+	by           *signer
+	end          int64 // s since 1970
+	host, prefix string
+	text         string
 }
 
 // strippedPrefix is what handle_path and their like have taken off the path.

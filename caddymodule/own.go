@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -44,6 +45,15 @@ func (rq *request) withdraw() {
 	rq.exposures, rq.bulk, rq.done, rq.watch.counted = nil, nil, true, true
 }
 
+// ownRequests are records of requests that were answered, with their evaluations' memory.
+var ownRequests = sync.Pool{New: func() any { return new(request) }}
+
+// release gives back what ownRequest gave.
+func (rq *request) release() {
+	*rq = request{eval: rq.eval}
+	ownRequests.Put(rq)
+}
+
 // ownRequest returns a record of a request that the plugin answers itself, with the
 // context that the site's feature_flags block has read. tell is what the client says
 // of itself, which counts where the site knows nothing better; nil: nothing. known is
@@ -54,7 +64,8 @@ func ownRequest(app *App, w http.ResponseWriter, r *http.Request, tell func(*eva
 		told = nil // nobody has read anything
 	}
 	// Now, and by what is in force now: the client may have taken its time to say what it wants.
-	rq = &request{app: app, rules: app.rules.Load(), arrival: time.Now()}
+	rq = ownRequests.Get().(*request)
+	rq.app, rq.rules, rq.arrival = app, app.rules.Load(), time.Now()
 	rq.ctx.Environment = app.environment
 	fresh := "" // the cookie of an id that nobody has had yet: who says who it is keeps that
 	if told == nil {

@@ -95,6 +95,7 @@ func measured(origin string) []site {
 		{name: "RS256, seen", plain: "plain, RS256 token", figure: "1.09", config: token(byKey), features: features, asks: byRS256, tokens: 1},
 		{name: "RS256, new", plain: "plain, RS256 token", figure: "1.75", config: token(byKey + "cache 1\n"), features: features, asks: byRS256, tokens: 400},
 		{name: "respond", config: "respond hello\n"},
+		{name: "respond, as long", plain: "respond", config: "header Content-Length 25000\nrespond " + strings.Repeat("x", 25_000) + "\n", asks: byBody}, // what the bytes alone cost
 		{name: "OFREP, 350 flags, seen", plain: "respond", figure: "2.5", config: ofrep, features: seen, asks: byBody},
 		{name: "OFREP, 350 flags, new", plain: "respond", config: ofrep, features: seen, asks: byBodyOfMany},
 	}
