@@ -92,3 +92,35 @@ func TestSyntaxIsDocumented(t *testing.T) {
 		}
 	}
 }
+
+// TestExamplesAdapt has every Caddyfile of the docs adapted: whole, or as the inside of a
+// site or of the global options.
+func TestExamplesAdapt(t *testing.T) {
+	docs, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, name := range append(docs, "../README.md", "../xcaddy.md") {
+		doc, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile("(?s)```caddyfile\n(.*?)```").FindAllStringSubmatch(string(doc), -1) {
+			n++
+			text := strings.ReplaceAll(m[1], " …", "")
+			var errs []string
+			for _, whole := range []string{text, ":80 {\n" + text + "}\n", "{\n" + text + "}\n"} {
+				if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(whole), map[string]any{"filename": "Caddyfile"}); err != nil {
+					errs = append(errs, err.Error())
+				}
+			}
+			if len(errs) == 3 {
+				t.Errorf("%s: %s\n%s", filepath.Base(name), strings.Join(errs, "\n"), m[1])
+			}
+		}
+	}
+	if n < 16 {
+		t.Errorf("%d examples, want all of them", n)
+	}
+}
