@@ -461,6 +461,7 @@ func (a *App) steer(flag string, s steer, o order) error {
 	}
 	plan := rollout.PlanOf(rs.Definition(i))
 	what, action := "", actionRollout+"set"
+	before, after := rs.Reach(i), rollout.Progress{}
 	var change func(*rollout.Progress) error
 	switch {
 	case (s.Action == "") == (s.Percentage == nil):
@@ -482,7 +483,14 @@ func (a *App) steer(flag string, s steer, o order) error {
 		}
 	}
 	m := &move{byHand: true}
-	err := a.engine.moveRollout(now, flag, rs.Reach(i), m, change)
+	err := a.engine.moveRollout(now, flag, before, m, func(g *rollout.Progress) error {
+		if g.Order != "" || len(g.Of) > 0 {
+			before = g.Share
+		}
+		err := change(g)
+		after = *g
+		return err
+	})
 	if err != nil {
 		status := http.StatusConflict
 		if errors.Is(err, rollout.ErrUnknown) {
@@ -493,7 +501,13 @@ func (a *App) steer(flag string, s steer, o order) error {
 	unsaved := waitFor(now.Add(patienceWithDisk), m.written)
 	a.engine.finishMove(flag, m)
 	status := a.engine.rolloutStatus(now, rs.Definition(i), "")
-	a.engine.store.Note(now, state.AuditEntry{Action: action, Flag: flag, By: o.By, Reason: o.Reason})
+	share := after.Share
+	if after.Order == "" && len(after.Of) == 0 { // the definition's own percentage again
+		if rs := a.rules.Load(); rs.Index(flag) >= 0 {
+			share = rs.Reach(rs.Index(flag))
+		}
+	}
+	a.engine.store.Note(now, state.AuditEntry{Action: action, Flag: flag, By: o.By, Reason: movedWords(before, share, status) + reasonBehind(o.Reason)})
 	a.engine.tell(news{Event: eventOverridden, At: now, Flag: flag, By: o.By, Reason: o.Reason, Data: map[string]any{"override": "rollout: " + what, "rollout": status}})
 	return unsaved
 }

@@ -258,7 +258,7 @@ func TestRolloutIsSteered(t *testing.T) {
 			at(o.flag, o.percentage, o.phase)
 		}
 	}
-	if out, _, _ := p.command("", "audit", "--address", p.admin); !strings.Contains(out, "rollout_promote") || !strings.Contains(out, "rollout_set") || !strings.Contains(out, "ann") {
+	if out, _, _ := p.command("", "audit", "--address", p.admin); !strings.Contains(out, "from 1 % to 5 %, step 2 of 3: lunch") || !strings.Contains(out, "rollout_set") || !strings.Contains(out, "from 5 % to 12.5 %, step 2 of 3: lunch") || !strings.Contains(out, "ann") {
 		t.Errorf("audit:\n%s", out)
 	}
 	for _, body := range []string{`{}`, `{"action": "pause", "percentage": 5}`, `{"action": "explode"}`, `{"percentage": "x"}`, `{"percentage": -1}`, `{"speed": 1}`, `[]`} {
