@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -23,6 +24,28 @@ func (a *App) rolloutStep(flag string) int {
 		}
 	}
 	return 0
+}
+
+// fingerprint tells apart what a reset ends: trips, and a person's word.
+func fingerprint(f state.FlagState) string {
+	trip := "none"
+	if f.Tripped() {
+		trip = f.LastTrip().ID
+	}
+	return fmt.Sprintf("%d.%s.%d", len(f.Trips), trip, f.Override.Revision)
+}
+
+// sinceThen says what has come of a flag since a page was made that was of another
+// fingerprint.
+func sinceThen(seen string, now state.FlagState) string {
+	const layout = "2006-01-02 15:04:05 UTC"
+	switch {
+	case now.Tripped() && !strings.Contains(seen, now.LastTrip().ID):
+		return "The flag has tripped since this page was made, at " + now.LastTrip().At.UTC().Format(layout) + "."
+	case now.Override.Kind != state.Cleared && !strings.HasSuffix(seen, "."+strconv.FormatUint(now.Override.Revision, 10)):
+		return fmt.Sprintf("The flag was %s by %s since this page was made, at %s.", now.Override.Kind, cmp.Or(now.Override.By, "somebody"), now.Override.At.UTC().Format(layout))
+	}
+	return "The flag was reset since this page was made."
 }
 
 // serveAction does what a form of a flag's page orders, and goes back there.
@@ -49,6 +72,9 @@ func (c *Console) serveAction(w http.ResponseWriter, r *http.Request) error {
 	case "disable":
 		err = c.app.engine.override(flag, state.Disabled, o.By, o.Reason)
 	case "reset":
+		if seen, now := r.PostFormValue("seen"), c.app.engine.store.Flag(flag); seen != "" && seen != fingerprint(now) {
+			return problem(http.StatusConflict, "%s Nothing was changed.", sinceThen(seen, now))
+		}
 		err = c.app.engine.reset(flag, o.By, o.Reason)
 	case "pause", "resume", "promote", "abort":
 		if step := r.PostFormValue("step"); action == "promote" && step != "" {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+	"github.com/seed-6adbc061/caddy-feature-flags/state"
 	"github.com/seed-6adbc061/caddy-feature-flags/state/history"
 )
 
@@ -33,6 +34,20 @@ type sampleState struct {
 	Verdict    string  `json:"verdict"`
 }
 
+// series is what was, for the charts.
+type series struct {
+	Step    float64  `json:"step"` // seconds
+	To      float64  `json:"to"`   // the server's time, in seconds
+	Samples []sample `json:"samples"`
+	Marks   []mark   `json:"marks"`
+}
+
+// mark is a trip or a reset.
+type mark struct {
+	At   float64 `json:"t"`
+	What string  `json:"what"`
+}
+
 // serveSeries gives the charts what was.
 func (c *Console) serveSeries(w http.ResponseWriter, r *http.Request) error {
 	rs, i, err := c.app.named(r)
@@ -40,24 +55,30 @@ func (c *Console) serveSeries(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	now := time.Now()
+	out := series{Step: liveStep.Seconds(), To: float64(now.UnixMilli()) / 1000, Samples: []sample{}, Marks: []mark{}}
+	from, to := now.Add(-liveKept*liveStep), now
 	if r.URL.Query().Get("last") == "live" {
-		samples := c.app.engine.rings.since(rs.names[i], 0)
-		return reply(w, map[string]any{"step": liveStep.Seconds(), "samples": append([]sample{}, samples...)})
+		out.Samples = append(out.Samples, c.app.engine.rings.since(rs.names[i], 0)...)
+	} else {
+		if from, to, err = readSpan(r, now); err != nil {
+			return err
+		}
+		s, _ := c.app.seriesOf(rs.names[i], from, to, now) // what there is of it; degraded tells why there is not more
+		out.Step = s.Step.Seconds()
+		for _, p := range s.Points {
+			step := min(s.Step, max(now.Sub(p.At), time.Second)).Seconds()
+			out.Samples = append(out.Samples, sample{
+				At: float64(p.At.Unix()), Step: s.Step.Seconds(), Canary: spanOf(p.Canary, step), Control: spanOf(p.Control, step),
+				LogE: p.LogE, TripAt: p.TripAt, Now: sampleState{p.Status, p.Percentage, ""},
+			})
+		}
 	}
-	from, to, err := readSpan(r, now)
-	if err != nil {
-		return err
+	for _, e := range c.app.engine.store.Audit(state.AuditFilter{Flag: rs.names[i]}) {
+		if (e.Action == state.ActionTripped || e.Action == state.ActionReset) && e.At.After(from) && !e.At.After(to) {
+			out.Marks = append(out.Marks, mark{float64(e.At.UnixMilli()) / 1000, e.Action})
+		}
 	}
-	s, _ := c.app.seriesOf(rs.names[i], from, to, now) // what there is of it; degraded tells why there is not more
-	out := make([]sample, 0, len(s.Points))
-	for _, p := range s.Points {
-		step := min(s.Step, max(now.Sub(p.At), time.Second)).Seconds()
-		out = append(out, sample{
-			At: float64(p.At.Unix()), Step: s.Step.Seconds(), Canary: spanOf(p.Canary, step), Control: spanOf(p.Control, step),
-			LogE: p.LogE, TripAt: p.TripAt, Now: sampleState{p.Status, p.Percentage, ""},
-		})
-	}
-	return reply(w, map[string]any{"step": s.Step.Seconds(), "samples": out})
+	return reply(w, out)
 }
 
 func spanOf(f history.Figures, step float64) sampleSpan {
@@ -86,6 +107,7 @@ func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	flag, last := rs.names[i], float64(time.Now().Unix())
+	var ticked time.Time
 	return c.stream(w, r, liveStep/2, func(out *eventWriter) bool {
 		for _, s := range c.app.engine.rings.since(flag, last) {
 			last = s.At
@@ -93,13 +115,26 @@ func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) error {
 				return false
 			}
 		}
+		if now := time.Now(); now.Sub(ticked) > pageStep-liveStep/4 {
+			ticked = now
+			return out.tick(now)
+		}
 		return true
 	})
 }
 
+// pageStep is how often a page is told that its server is there, and looks for what
+// has changed by itself. console.js counts on it.
+const pageStep = 5 * time.Second
+
+// tick sends the server's time, in seconds.
+func (e *eventWriter) tick(now time.Time) bool {
+	return e.send("event: tick\ndata: {\"t\": %.3f}\n\n", float64(now.UnixMilli())/1000)
+}
+
 // serveEvents tells other pages when something has changed.
 func (c *Console) serveEvents(w http.ResponseWriter, r *http.Request) error {
-	return c.stream(w, r, 5*time.Second, func(out *eventWriter) bool { return out.send("event: tick\ndata: {}\n\n") })
+	return c.stream(w, r, pageStep, func(out *eventWriter) bool { return out.tick(time.Now()) })
 }
 
 // stream sends what happens, and what tick sends again and again, until the client

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 // flagRow is a flag in the list.
 type flagRow struct {
 	flagView
+	Reach    reach
 	Meta     evaluator.Metadata
 	Since    time.Time // see sinceOf
 	Spark    []sparkBar
@@ -41,16 +43,17 @@ type flagsPage struct {
 	Statuses      []string
 	Rows          []flagRow
 	Total         int
+	Started       time.Time // of the process
 }
 
 // flagStatuses are the words of flags' states.
-var flagStatuses = []string{"on", "split", "off", "inactive", "disabled", "tripped", "half_open"}
+var flagStatuses = []string{"on", "targeted", "split", "off", "inactive", "disabled", "tripped", "half_open"}
 
 func (c *Console) serveFlags(w http.ResponseWriter, r *http.Request) error {
 	now := time.Now()
 	rs := c.app.rules.Load()
 	q := r.URL.Query()
-	page := flagsPage{Query: strings.TrimSpace(q.Get("q")), Status: q.Get("status"), Statuses: flagStatuses, Total: rs.Len()}
+	page := flagsPage{Query: strings.TrimSpace(q.Get("q")), Status: q.Get("status"), Statuses: flagStatuses, Total: rs.Len(), Started: processStart}
 	sparks := c.app.sparks(now)
 	findings := map[string]int{}
 	for _, f := range c.app.lint(now) {
@@ -59,8 +62,8 @@ func (c *Console) serveFlags(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	for i := range rs.Len() {
-		row := flagRow{flagView: c.app.view(rs, i, now), Meta: rs.Definition(i).Metadata, Findings: findings[rs.names[i]]}
-		if page.Status != "" && row.Status != page.Status || !finds(page.Query, row) {
+		row := flagRow{flagView: c.app.view(rs, i, now), Reach: c.app.reach(rs, i, now), Meta: rs.Definition(i).Metadata, Findings: findings[rs.names[i]]}
+		if page.Status != "" && row.Reach.Status != page.Status || !finds(page.Query, row) {
 			continue
 		}
 		row.Since = sinceOf(rs.Definition(i), row.FirstSeen)
@@ -150,14 +153,19 @@ type tripView struct {
 
 type flagPage struct {
 	flagView
-	Meta       evaluator.Metadata
-	Pretty     string // the definition
-	Trips      []tripView
-	Audit      []state.AuditEntry
-	Findings   []evaluator.Finding
-	Feedback   feedbackView
-	Steps      []stepView
-	CanPromote bool
+	Reach    reach
+	Meta     evaluator.Metadata
+	Started  time.Time // of the process
+	Pretty   string    // the definition
+	Trips    []tripView
+	Override string // kind; "" none
+	Audit    []state.AuditEntry
+	Findings []evaluator.Finding
+	Feedback feedbackView
+	Steps    []stepView
+	Orders   []orderView // that apply
+	Grave    []orderView // that take the flag away from people
+	Seen     string      // see fingerprint
 }
 
 // stepView is a step of a rollout.
@@ -173,7 +181,7 @@ func (c *Console) serveFlag(w http.ResponseWriter, r *http.Request) error {
 	}
 	now := time.Now()
 	def := rs.Definition(i)
-	page := flagPage{flagView: c.app.view(rs, i, now), Meta: def.Metadata, Audit: c.app.engine.store.Audit(state.AuditFilter{Flag: def.Name, Limit: 20}), Feedback: c.app.feedbackOf(now, def, 10)}
+	page := flagPage{flagView: c.app.view(rs, i, now), Reach: c.app.reach(rs, i, now), Meta: def.Metadata, Started: processStart, Audit: c.app.engine.store.Audit(state.AuditFilter{Flag: def.Name, Limit: 20}), Feedback: c.app.feedbackOf(now, def, 10)}
 	var pretty bytes.Buffer
 	if json.Indent(&pretty, def.Raw, "", "  ") == nil {
 		page.Pretty = pretty.String()
@@ -183,6 +191,11 @@ func (c *Console) serveFlag(w http.ResponseWriter, r *http.Request) error {
 		_ = json.Unmarshal(t.Evidence, &v.Evidence) // a trip of another version shows without
 		page.Trips = append(page.Trips, v)
 	}
+	if o := page.State.Override; o != nil {
+		page.Override = string(o.Kind)
+	}
+	page.Seen = fingerprint(c.app.engine.store.Flag(def.Name))
+	page.Orders, page.Grave = ordersOf(&page.flagView, def.Active)
 	for _, f := range c.app.lint(now) {
 		if f.Flag == def.Name {
 			page.Findings = append(page.Findings, f)
@@ -198,7 +211,6 @@ func (c *Console) serveFlag(w http.ResponseWriter, r *http.Request) error {
 			}
 			page.Steps = append(page.Steps, stepView{share, state})
 		}
-		page.CanPromote = s.Next != nil
 	}
 	return c.show(w, r, http.StatusOK, "flag", def.Name, page)
 }
@@ -230,12 +242,12 @@ var pageFuncs = template.FuncMap{
 	"percent": percent,
 	"seconds": seconds,
 	"when":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"at":      func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") },
+	"at":      func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"age":     age,
 	"ago":     ago,
 	"rate":    func(f float64) string { return fmt.Sprintf("%.2f %%", 100*f) },
 	"word":    func(s string) string { return strings.ReplaceAll(s, "_", " ") },
 	"chance":  chance,
-	"add":     func(a, b int) int { return a + b },
 	"is":      func(p *float64) float64 { return *p },
 	"ratings": func() []string { return monitors.Ratings[:] },
 	"phase":   func(s *rollout.Status) string { return describeRollout(s) },
@@ -244,8 +256,8 @@ var pageFuncs = template.FuncMap{
 	},
 }
 
-// ago tells people how long ago something was.
-func ago(now, t time.Time) string {
+// age tells people how long ago something was, in short.
+func age(now, t time.Time) string {
 	switch d := now.Sub(t); {
 	case t.IsZero():
 		return "–"
@@ -262,14 +274,31 @@ func ago(now, t time.Time) string {
 	}
 }
 
+// ago is age within a sentence.
+func ago(now, t time.Time) string {
+	if t.IsZero() || now.Sub(t) < time.Minute {
+		return age(now, t)
+	}
+	return age(now, t) + " ago"
+}
+
 // chance tells evidence as people say it.
 func chance(logE float64) string {
 	switch e := math.Exp(logE); {
-	case e < 2:
+	case e < 1.5:
 		return "nothing against it"
-	case e < 1e6:
-		return fmt.Sprintf("1 in %.0f by chance", e)
+	case e < 1e9:
+		return "1 in " + thousands(int64(math.Round(e))) + " by chance"
 	default:
-		return "next to no chance"
+		return "less than 1 in 1,000,000,000 by chance"
 	}
+}
+
+// thousands writes a number with a comma before each three figures.
+func thousands(n int64) string {
+	text := strconv.FormatInt(n, 10)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }

@@ -33,14 +33,37 @@ const exampleContext = `{
   "region": "RO"
 }`
 
+// mostTyped bounds what is typed into the playground, in bytes.
+const mostTyped = 256 << 10
+
+// servePlayground answers with the form, and what was posted by it: identities do not
+// belong into addresses, which logs and browsers keep.
 func (c *Console) servePlayground(w http.ResponseWriter, r *http.Request) error {
-	q := r.URL.Query()
 	rs := c.app.rules.Load()
-	page := playPage{Context: cmp.Or(q.Get("context"), exampleContext), Environment: cmp.Or(q.Get("environment"), c.app.environment), At: q.Get("at"), Flag: q.Get("flag"), Names: rs.names}
-	if q.Has("context") {
+	page := playPage{Context: exampleContext, Environment: c.app.environment, Flag: r.URL.Query().Get("flag"), Names: rs.names}
+	if r.Method == http.MethodPost {
+		r.Body = http.MaxBytesReader(w, r.Body, mostTyped)
+		if err := r.ParseForm(); err != nil {
+			return problem(http.StatusRequestEntityTooLarge, "The context is too large: at most 256 KiB.")
+		}
+		if err := c.checkForm(r, time.Now()); err != nil {
+			return err
+		}
+		page.Context, page.Environment, page.At, page.Flag = r.PostFormValue("context"), r.PostFormValue("environment"), r.PostFormValue("at"), r.PostFormValue("flag")
 		page.decide(rs, c.app.environment)
 	}
 	return c.show(w, r, http.StatusOK, "playground", "Playground", page)
+}
+
+// parseTyped reads a moment as the console shows it, or as definitions have it.
+func parseTyped(text string) (moment, error) {
+	text = strings.TrimSpace(text)
+	for _, layout := range []string{"2006-01-02 15:04:05", "2006-01-02 15:04"} {
+		if t, err := time.Parse(layout, strings.TrimSpace(strings.TrimSuffix(text, "UTC"))); err == nil {
+			return moment(t), nil
+		}
+	}
+	return parseMoment(text)
 }
 
 // decide answers what was typed.
@@ -51,7 +74,7 @@ func (p *playPage) decide(rs *rules, environment string) {
 		return
 	}
 	if p.At != "" {
-		at, err := parseMoment(p.At)
+		at, err := parseTyped(p.At)
 		if err != nil {
 			p.Problem = err.Error()
 			return
@@ -72,7 +95,8 @@ type previewPage struct {
 	Source   string // that the definitions would stand in the place of
 	Sources  []string
 	Text     string
-	Problem  string
+	Mistakes string // of the definitions
+	Cut      string // why not all contexts were looked at
 	Findings []evaluator.Finding
 	Ready    bool
 	Contexts int // that were looked at
@@ -189,7 +213,7 @@ func (a *App) preview(ctx context.Context, p *previewPage, now time.Time) {
 	}
 	program, err := evaluator.Compile(docs...)
 	if err != nil {
-		p.Problem = err.Error()
+		p.Mistakes = err.Error()
 		return
 	}
 	before := a.rules.Load().Ruleset
@@ -204,7 +228,7 @@ func (a *App) preview(ctx context.Context, p *previewPage, now time.Time) {
 		would.Reset(after, &seen.ctx, now)
 		for _, name := range names {
 			if ctx.Err() != nil {
-				p.Problem = "This takes too long: what is shown is of the first " + strconv.Itoa(n) + " contexts."
+				p.Cut = "This takes too long: what is shown is of the first " + strconv.Itoa(n) + " contexts."
 				break
 			}
 			from, to := variantOf(before, &is, name), variantOf(after, &would, name)
@@ -218,7 +242,7 @@ func (a *App) preview(ctx context.Context, p *previewPage, now time.Time) {
 			}
 			changes[key].add(who)
 		}
-		if p.Problem != "" {
+		if p.Cut != "" {
 			break
 		}
 		p.Contexts = n + 1

@@ -3,6 +3,7 @@ package tests
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"strings"
@@ -39,7 +40,7 @@ func TestConsolePages(t *testing.T) {
 		c.get("/", "X-User-ID", "hidden-user-"+itoa(i))
 	}
 	c.api("POST", "flags/new_ui/disable", `{"reason": "<img src=x onerror=alert(1)>", "by": "<i>eve"}`, 200)
-	for _, path := range []string{"", "flags/new_ui", "audit", "lint", "playground", "playground?context=%7B%22user_id%22%3A%22%3Cscript%3E%22%7D", "preview", "flags/%3Cscript%3E", "nothing"} {
+	for _, path := range []string{"", "flags/new_ui", "audit", "lint", "playground", "banners", "preview", "flags/%3Cscript%3E", "nothing"} {
 		r := c.get("/ops/" + path)
 		if want := map[bool]int{true: 404, false: 200}[path == "nothing" || strings.Contains(path, "flags/%3C")]; r.status != want {
 			t.Errorf("%s: %d", path, r.status)
@@ -152,6 +153,186 @@ func TestConsoleOfTwo(t *testing.T) {
 	}
 	if got := c.api("GET", "flags/new_ui", "", 200)["percentage"]; got != 5.0 {
 		t.Errorf("at %v %%", got)
+	}
+}
+
+// What the list says of whom a flag is on for.
+func TestConsoleReach(t *testing.T) {
+	c := start(t, global+consoleSite, `{
+		"all": {"active": true},
+		"some": {"active": true, "percentage_rollout": 12.5},
+		"gone": {"active": false},
+		"none": {"active": true, "percentage_rollout": 0},
+		"on_gone": {"active": true, "depends_on": ["gone"]},
+		"on_on_gone": {"active": true, "percentage_rollout": 10, "depends_on": ["on_gone"]},
+		"places": {"active": true, "regions": ["RO"]},
+		"some_places": {"active": true, "regions": ["RO"], "percentage_rollout": 20},
+		"friends": {"active": true, "users": ["ann"]},
+		"ruled": {"active": true, "percentage_rollout": 0, "rules": [{"when": "region == 'RO'"}]},
+		"elsewhere": {"active": true, "environments": ["moon"]}
+	}`, map[string]string{"OPTION": "", "APP": host(echo(t, "app"))})
+	page := regexp.MustCompile(`\s+`).ReplaceAllString(c.get("/ops/").body, " ")
+	for name, want := range map[string][2]string{
+		"all":         {"on", "everyone"},
+		"some":        {"split", "12.5 %"},
+		"gone":        {"inactive", `0 %<span class="about">its definition is not active</span>`},
+		"none":        {"off", `0 %<span class="about">its percentage is 0</span>`},
+		"on_gone":     {"off", `0 %<span class="about">it depends on gone, which is off: its definition is not active</span>`},
+		"on_on_gone":  {"off", `0 %<span class="about">it depends on on_gone, which is off: that depends on gone, which is off: its definition is not active</span>`},
+		"places":      {"targeted", "100 % of those targeted"},
+		"some_places": {"split", "20 % of those targeted"},
+		"friends":     {"targeted", "only those listed"},
+		"ruled":       {"targeted", "only those its rules name"},
+		"elsewhere":   {"off", `0 %<span class="about">it is not for the environment production</span>`},
+	} {
+		_, row, _ := strings.Cut(page, `<a href="/ops/flags/`+name+`">`)
+		row, _, _ = strings.Cut(row, "</tr>")
+		if !strings.Contains(row, `<span class="status `+want[0]+`">`) || !strings.Contains(row, `<td class="reach">`+want[1]+`</td>`) {
+			t.Errorf("%s: want %v in %s", name, want, row)
+		}
+	}
+	if got := c.api("GET", "flags/on_gone", "", 200); got["status"] != "on" || got["percentage"] != 100.0 {
+		t.Errorf("the API looks at the flag alone: %v, %v", got["status"], got["percentage"])
+	}
+	if page := c.get("/ops/?status=targeted").body; strings.Count(page, `<tr> <th`)+strings.Count(page, "<th scope=\"row\">") != 3 {
+		t.Errorf("targeted ones: %s", page)
+	}
+}
+
+var orderButton = regexp.MustCompile(`formaction="[^"]*/([a-z]+)"[^>]*>([^<]+)<`)
+
+// Only orders that apply can be given, and the audit log says what came of them.
+func TestConsoleOrders(t *testing.T) {
+	c := start(t, global+consoleSite, `{"climbs": {"active": true, "rollout": {"steps": [1, 5, 25], "bake": "1h"}}, "plain": {"active": true, "percentage_rollout": 10}, "asleep": {"active": false}}`,
+		map[string]string{"OPTION": "", "APP": host(echo(t, "app"))})
+	eventually(t, 5*time.Second, "the rollout does not begin", func() bool { return strings.Contains(c.get("/ops/flags/climbs").body, `name="step" value="1"`) })
+	type entry struct{ action, reason string }
+	for _, o := range []struct {
+		flag, order, form string
+		audited           entry
+		orders            string // afterwards
+	}{
+		{flag: "asleep", orders: "percentage enable reset disable"},
+		{"asleep", "enable", "", entry{"enabled", ""}, "percentage reset disable"},
+		{"asleep", "disable", "", entry{"disabled", ""}, "percentage enable reset"},
+		{flag: "plain", orders: "percentage reset disable"},
+		{"plain", "percentage", "percentage=40&reason=lunch", entry{"rollout_set", "from 10 % to 40 %: lunch"}, "percentage resume reset disable"},
+		{"plain", "percentage", "percentage=12.5", entry{"rollout_set", "from 40 % to 12.5 %"}, "percentage resume reset disable"},
+		{"plain", "resume", "", entry{"rollout_resume", "from 12.5 % to 10 %"}, "percentage reset disable"},
+		{"climbs", "promote", "reason=fine", entry{"rollout_promote", "from 1 % to 5 %, step 2 of 3: fine"}, "percentage promote pause reset abort disable"},
+		{"climbs", "pause", "", entry{"rollout_pause", "at 5 %, step 2 of 3"}, "percentage promote resume reset abort disable"},
+		{"climbs", "percentage", "percentage=7", entry{"rollout_set", "from 5 % to 7 %, step 2 of 3"}, "percentage promote resume reset abort disable"},
+		{"climbs", "abort", "", entry{"rollout_abort", "from 7 % to 0 %, before step 1 of 3"}, "percentage resume reset disable"},
+		{"climbs", "resume", "", entry{"rollout_resume", "from 0 % to 1 %, step 1 of 3"}, "percentage promote pause reset abort disable"},
+	} {
+		if o.order != "" {
+			token := formToken.FindStringSubmatch(c.get("/ops/flags/" + o.flag).body)[1]
+			if r := c.post("/ops/flags/"+o.flag+"/"+o.order, "token="+token+"&"+o.form, "Content-Type", "application/x-www-form-urlencoded"); r.status != 303 {
+				t.Fatalf("%s %s: %d %s", o.flag, o.order, r.status, r.body)
+			}
+			e := c.api("GET", "audit?limit=1&flag="+o.flag, "", 200)["entries"].([]any)[0].(map[string]any)
+			reason, _ := e["reason"].(string)
+			if got := (entry{e["action"].(string), reason}); got != o.audited {
+				t.Errorf("%s %s is audited as %q, want %q", o.flag, o.order, got, o.audited)
+			}
+		}
+		there := map[string]bool{}
+		page := c.get("/ops/flags/" + o.flag).body
+		for _, m := range orderButton.FindAllStringSubmatch(page, -1) {
+			there[m[1]] = true
+			if o.flag == "plain" && m[1] == "resume" && m[2] != "Back to the definition&#39;s percentage" {
+				t.Errorf("resume is called %q", m[2])
+			}
+		}
+		for _, want := range strings.Fields(o.orders) {
+			if !there[want] {
+				t.Errorf("%s after %q: no order %s", o.flag, o.order, want)
+			}
+			delete(there, want)
+		}
+		if len(there) > 0 {
+			t.Errorf("%s after %q: orders %v, too", o.flag, o.order, there)
+		}
+	}
+}
+
+// A reset is of what its page showed.
+func TestConsoleResetIsOfWhatWasSeen(t *testing.T) {
+	c := consoleOf(t, "")
+	c.api("POST", "flags/new_ui/disable", `{"by": "ann"}`, 200)
+	page := c.get("/ops/flags/new_ui").body
+	seen := regexp.MustCompile(`name="seen" value="([^"]+)"`).FindStringSubmatch(page)[1]
+	form := "token=" + formToken.FindStringSubmatch(page)[1] + "&seen=" + seen
+	if !strings.Contains(page, "disabled by <bdi>ann</bdi>") {
+		t.Error("the page does not say who has disabled it")
+	}
+	c.api("POST", "flags/new_ui/enable", "", 200)
+	c.api("POST", "flags/new_ui/disable", `{"by": "bob"}`, 200)
+	r := c.post("/ops/flags/new_ui/reset", form, "Content-Type", "application/x-www-form-urlencoded")
+	if r.status != 409 || !strings.Contains(r.body, "disabled by bob since this page was made") || !strings.Contains(r.body, `href="/ops/flags/new_ui"`) || c.api("GET", "flags/new_ui", "", 200)["status"] != "disabled" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	form = strings.Replace(form, seen, regexp.MustCompile(`name="seen" value="([^"]+)"`).FindStringSubmatch(c.get("/ops/flags/new_ui").body)[1], 1)
+	if r := c.post("/ops/flags/new_ui/reset", form, "Content-Type", "application/x-www-form-urlencoded"); r.status != 303 || c.api("GET", "flags/new_ui", "", 200)["status"] != "split" {
+		t.Errorf("of what was seen: %d %s", r.status, r.body)
+	}
+}
+
+// A flag that has tripped says what re-arms it, on its own page alone.
+func TestConsoleTripped(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+	t.Cleanup(app.Close)
+	c := start(t, global+consoleSite, `{"sick": {"active": true, "error_threshold": 2}, "well": {"active": true}}`, map[string]string{"OPTION": "", "APP": host(app)})
+	for range 6 {
+		c.get("/")
+	}
+	eventually(t, 5*time.Second, "it does not trip", func() bool { return c.api("GET", "flags/sick", "", 200)["status"] == "tripped" })
+	const banner = `<a href="/ops/flags/sick">sick</a>`
+	own, others := c.get("/ops/flags/sick").body, c.get("/ops/flags/well").body
+	if strings.Contains(own, banner) || !strings.Contains(others, banner) || strings.Contains(c.get("/ops/banners?flag=sick").body, banner) || !strings.Contains(c.get("/ops/banners?flag=well").body, banner) {
+		t.Error("the banners are not of the other flags")
+	}
+	for name, change := range map[string][2]string{"Enable": {"enable", ""}, "Set": {"rollout", `{"percentage": 5}`}} {
+		c.api("POST", "flags/sick/"+change[0], change[1], 200)
+		if page := c.get("/ops/flags/sick").body; !strings.Contains(page, "still off: only Reset re-arms it") || !strings.Contains(page, "Off for everyone since") {
+			t.Errorf("%s on what has tripped: %s", name, page)
+		}
+	}
+	if marks := c.get("/ops/flags/sick/series?last=live").body; !strings.Contains(marks, `"what":"tripped"`) {
+		t.Errorf("the charts have %s", marks)
+	}
+}
+
+// What is typed into the playground is in no address.
+func TestConsolePlayground(t *testing.T) {
+	c := consoleOf(t, "")
+	if page := c.get("/ops/playground?flag=new_ui&context=%7B%22user_id%22%3A%22ann%22%7D").body; strings.Contains(page, "&#34;ann") || strings.Contains(page, "<details") || !strings.Contains(page, "<option selected>new_ui") || !strings.Contains(page, `method="post"`) {
+		t.Errorf("%s", page)
+	}
+	form := url.Values{"token": {formToken.FindStringSubmatch(c.get("/ops/playground").body)[1]}, "context": {`{"user_id": "<script>"}`}, "flag": {"new_ui"}, "environment": {"production"}, "at": {"2026-01-31 12:00:00 UTC"}}
+	r := c.post("/ops/playground", form.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	if r.status != 200 || !strings.Contains(r.body, "<details") || strings.Contains(r.body, "<script>\"") {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	form.Set("token", "x")
+	if r := c.post("/ops/playground", form.Encode(), "Content-Type", "application/x-www-form-urlencoded"); r.status != 403 {
+		t.Errorf("without a token: %d", r.status)
+	}
+}
+
+// What a page shows already is not sent again.
+func TestConsoleUnchanged(t *testing.T) {
+	c := consoleOf(t, "")
+	for _, path := range []string{"", "flags/new_ui", "banners", "lint"} {
+		first := c.get("/ops/" + path)
+		if again := c.get("/ops/"+path, "If-None-Match", first.header.Get("ETag")); again.status != 304 || again.body != "" {
+			t.Errorf("%q again: %d", path, again.status)
+		}
+	}
+	tag := c.get("/ops/").header.Get("ETag")
+	c.api("POST", "flags/new_ui/disable", "", 200)
+	if r := c.get("/ops/", "If-None-Match", tag); r.status != 200 || !strings.Contains(r.body, "disabled") {
+		t.Errorf("changed: %d", r.status)
 	}
 }
 

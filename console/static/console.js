@@ -1,207 +1,115 @@
 // What makes the console's pages live: they are whole without it. Pages refresh
 // themselves when the server says that something has changed; a flag's page draws its
 // charts.
-'use strict';
 
-(() => {
-	const base = document.body.dataset.base;
-	const live = document.getElementById('live');
-	const flag = document.getElementById('flag')?.dataset.flag;
+import { drawCharts } from './charts.js';
+import { listen, trouble } from './live.js';
+import { localise, moment } from './times.js';
 
-	const say = (state, words) => {
-		live.dataset.state = state;
-		if (live.textContent !== words) live.textContent = words;
-	};
+const base = document.body.dataset.base;
+const flag = document.getElementById('flag')?.dataset.flag;
 
-	// refresh has the page's parts loaded anew, at most twice a second.
-	let waiting = 0;
-	const refresh = () => {
-		if (waiting) return;
-		waiting = setTimeout(() => {
-			waiting = 0;
-			htmx.trigger(document.body, 'refresh');
-		}, 500);
-	};
+localise(document);
 
-	// An answer that is no page of ours (a login, an error, a flag that is gone) leaves
-	// what is there, and says so.
-	let stale = false;
-	document.addEventListener('htmx:after:request', (e) => {
-		const { ctx } = e.detail;
-		const part = ctx.select && new DOMParser().parseFromString(ctx.text, 'text/html').querySelector(ctx.select);
-		if (ctx.response.status < 400 && part) {
-			if (stale) say('on', 'live');
-			stale = false;
-			return;
-		}
-		e.preventDefault();
-		stale = true;
-		say('lost', ctx.response.status === 404 ? 'gone: this is what was there' : 'not up to date: load the page again');
-	});
-	document.addEventListener('htmx:error', () => { stale = true; say('lost', 'not up to date'); });
+// refresh has the page's parts loaded anew, at most twice a second.
+let waiting = 0;
+const refresh = () => {
+	waiting ||= setTimeout(() => {
+		waiting = 0;
+		htmx.trigger(document.body, 'refresh');
+	}, 500);
+};
 
-	// A page that nobody sees holds no connection: browsers have few for each host.
-	const listen = (address, handlers) => {
-		let source;
-		const open = () => {
-			source?.close();
-			source = new EventSource(address);
-			source.onopen = () => { if (!stale) say('on', 'live'); };
-			source.onerror = () => say('lost', source.readyState === EventSource.CLOSED ? 'not live: load the page again' : 'connecting…');
-			for (const [name, handle] of Object.entries(handlers)) source.addEventListener(name, (e) => handle(JSON.parse(e.data)));
-		};
-		document.addEventListener('visibilitychange', () => {
-			if (document.hidden) {
-				source.close();
-				say('off', 'not live');
-				return;
-			}
-			open();
-			refresh();
-		});
-		if (!document.hidden) open();
-		else source = { close() {} };
-	};
+// What a part shows already is not sent again.
+const tags = new Map();
+document.addEventListener('htmx:config:request', (e) => {
+	const { ctx } = e.detail;
+	if (tags.has(ctx.select)) ctx.request.headers['If-None-Match'] = tags.get(ctx.select);
+});
 
-	// Another source's text is loaded, unless something was typed into this one's.
-	document.addEventListener('change', (e) => {
-		const text = document.querySelector('textarea[name=text]');
-		if (e.target.name === 'source' && text && text.value === text.defaultValue) location.assign(`${base}preview?source=${encodeURIComponent(e.target.value)}`);
-	});
-
-	if (!flag) {
-		let first = true;
-		listen(base + 'events', { changed: refresh, tick: () => { if (!first) refresh(); first = false; } });
+// An answer that is no page of ours (a login, an error, a flag that is gone) leaves
+// what is there, and says so.
+document.addEventListener('htmx:after:request', (e) => {
+	const { ctx } = e.detail;
+	const { status } = ctx.response;
+	const part = status < 300 && ctx.select && new DOMParser().parseFromString(ctx.text, 'text/html').querySelector(ctx.select);
+	if (part || status === 304) {
+		trouble(ctx.select);
 		return;
 	}
+	e.preventDefault();
+	trouble(ctx.select, status === 404 ? 'gone: this is what was there' : 'not up to date: load the page again');
+});
+document.addEventListener('htmx:error', (e) => trouble(e.detail.ctx.select, 'not up to date'));
 
-	// The charts.
-	const charts = window.consoleCharts = {};
-	const samples = [];
-	const mostSamples = 300; // ten minutes
-	let span = 'live';
-	let verdict = '';
-	let told = 0;
+document.addEventListener('htmx:after:swap', (e) => {
+	const { ctx } = e.detail;
+	const tag = ctx?.response?.headers.get('ETag');
+	if (tag) tags.set(ctx.select, tag);
+	localise(document);
+	// Forms that are not loaded anew hold for longer by the banners' token.
+	const { token } = document.getElementById('banners').dataset;
+	for (const input of document.querySelectorAll('input[name=token]')) input.value = token;
+});
 
-	const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-	const chance = (log) => {
-		const e = Math.exp(log);
-		return e < 1e6 ? Math.round(e).toLocaleString('en') : '10^' + Math.round(log / Math.LN10);
-	};
-	// decades are the marks of a scale of logarithms.
-	const decades = (u) => {
-		const all = Math.ceil((u.scales.y.max ?? 10) / Math.LN10);
-		const every = Math.max(1, Math.round(all / 4));
-		return Array.from({ length: all }, (_, k) => k * Math.LN10).filter((_, k) => k % every === 0);
-	};
+// Another source's text is loaded, unless something was typed into this one's.
+document.addEventListener('change', (e) => {
+	const text = document.querySelector('textarea[name=text]');
+	if (e.target.name === 'source' && text && text.value === text.defaultValue) location.assign(`${base}preview?source=${encodeURIComponent(e.target.value)}`);
+});
 
-	const kinds = {
-		rate: { lines: [['canary', '--canary', (s) => s.canary.rate], ['control', '--control', (s) => s.control.rate]] },
-		errors: { lines: [['canary', '--canary', (s) => s.canary.errors], ['control', '--control', (s) => s.control.errors]], range: [0, 5] },
-		latency: {
-			lines: [
-				['canary p50', '--canary', (s) => s.canary.p50 && s.canary.p50 * 1000], ['canary p99', '--canary', (s) => s.canary.p99 && s.canary.p99 * 1000, [4, 3]],
-				['control p50', '--control', (s) => s.control.p50 && s.control.p50 * 1000], ['control p99', '--control', (s) => s.control.p99 && s.control.p99 * 1000, [4, 3]],
-			],
-		},
-		evidence: {
-			lines: [['evidence', '--canary', (s) => (s.log_e == null ? null : Math.max(s.log_e, 0))], ['limit', '--limit', (s) => s.trip_at || null, [2, 3]]],
-			range: [0, 10], value: (u, v) => (v == null ? '–' : '1 in ' + chance(v)), splits: decades, axis: (u, marks) => marks.map(chance),
-		},
-	};
+// The address has what was searched for, so that whoever comes back finds it again.
+const filter = document.querySelector('.filter');
+filter?.addEventListener('input', () => {
+	const asked = [...new FormData(filter)].filter(([, value]) => value);
+	history.replaceState(null, '', base + (asked.length ? '?' + new URLSearchParams(asked) : ''));
+});
 
-	// Time of which nothing is known is a gap, not a line across it.
-	const spread = () => {
-		const out = [];
-		for (const s of samples) {
-			const before = out.at(-1);
-			if (before && s.t - before.t > 1.6 * Math.max(s.step, before.step)) out.push({ t: before.t + before.step, step: s.step, none: true });
-			out.push(s);
-		}
-		return out;
-	};
-	const dataOf = (kind) => {
-		const all = spread();
-		return [all.map((s) => s.t), ...kinds[kind].lines.map(([, , of]) => all.map((s) => (s.none ? null : of(s) ?? null)))];
-	};
-
-	const draw = () => {
-		for (const box of document.querySelectorAll('[data-chart]')) {
-			const name = box.dataset.chart;
-			const kind = kinds[name];
-			charts[name]?.destroy();
-			const quiet = colour('--quiet');
-			const line = colour('--line');
-			charts[name] = new uPlot({
-				width: Math.max(box.clientWidth, 120), height: 150, cursor: { y: false, points: { size: 5 } }, legend: { show: false },
-				scales: { y: { range: (u, low, high) => [0, Math.max(high ?? 0, kind.range?.[1] ?? 0.1) * 1.05] } },
-				axes: [
-					{ stroke: quiet, grid: { show: false }, ticks: { stroke: line }, font: '11px system-ui', size: 28 },
-					{ stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: '11px system-ui', size: 48, values: kind.axis, splits: kind.splits },
-				],
-				series: [{}, ...kind.lines.map(([label, stroke, , dash]) => ({ label, stroke: colour(stroke), width: 1.5, dash, spanGaps: name === 'evidence', points: { show: false }, value: kind.value }))],
-			}, dataOf(name), box);
-			describe(box, name);
-		}
-	};
-
-	// describe says in words what a chart ends with.
-	const describe = (box, name) => {
-		const last = samples.at(-1);
-		const words = last ? kinds[name].lines.map(([label, , of]) => `${label} ${kinds[name].value ? kinds[name].value(null, of(last)) : Number(of(last) ?? 0).toPrecision(3)}`).join(', ') : 'there is nothing yet';
-		box.setAttribute('role', 'img');
-		box.setAttribute('aria-label', `${box.parentElement.querySelector('figcaption').textContent}: ${words}`);
-	};
-
-	const update = () => {
-		for (const box of document.querySelectorAll('[data-chart]')) {
-			charts[box.dataset.chart]?.setData(dataOf(box.dataset.chart));
-			describe(box, box.dataset.chart);
-		}
-	};
-
-	let asked = 0;
-	const load = async (last) => {
-		const mine = ++asked;
-		let past = [];
-		try {
-			const answer = await fetch(`${base}flags/${encodeURIComponent(flag)}/series?last=${last}`);
-			if (answer.ok) past = (await answer.json()).samples;
-		} catch { /* the stream says that nobody is there */ }
-		if (mine !== asked) return; // somebody has asked for something else meanwhile
-		samples.splice(0, samples.length, ...past);
-		draw();
-	};
-	setInterval(() => { if (span !== 'live' && !document.hidden) load(span); }, 60_000);
-
-	document.addEventListener('click', (e) => {
-		const button = e.target.closest?.('[data-span]');
-		if (!button) return;
-		span = button.dataset.span;
-		mark();
-		load(span);
+// In the playground a time is typed as it is shown, in the browser's zone.
+const at = document.querySelector('input[name=at]');
+if (at) {
+	const typed = new Date(at.value);
+	if (/T.*Z$/.test(at.value) && !Number.isNaN(typed.valueOf())) at.value = moment(typed);
+	at.form.addEventListener('submit', () => {
+		const [, date, time] = at.value.trim().match(/^(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d)?)$/) ?? [];
+		const then = new Date(`${date}T${time}`);
+		if (date && !Number.isNaN(then.valueOf())) at.value = then.toISOString();
 	});
-	const mark = () => {
-		for (const b of document.querySelectorAll('[data-span]')) b.setAttribute('aria-pressed', String(b.dataset.span === span));
-	};
+}
 
+// Enter in the percentage sets it.
+document.addEventListener('keydown', (e) => {
+	if (e.key !== 'Enter' || e.target.name !== 'percentage') return;
+	e.preventDefault();
+	document.querySelector('.share button').click();
+});
+
+if (flag) {
+	const charts = drawCharts(base, flag, (words) => trouble('charts', words));
+	let standing = '';
 	listen(`${base}flags/${encodeURIComponent(flag)}/live`, {
 		sample: (s) => {
-			if (span === 'live' && !(samples.at(-1)?.t >= s.t)) {
-				samples.push(s);
-				if (samples.length > mostSamples) samples.splice(0, samples.length - mostSamples);
-				update();
-			}
+			charts.add(s);
 			const now = `${s.now.status} ${s.now.percentage} ${s.now.verdict}`;
-			if (verdict && now !== verdict || ++told % 3 === 0) refresh();
-			verdict = now;
+			if (standing && now !== standing) refresh();
+			standing = now;
 		},
-		changed: (n) => { if (!n.flag || n.flag === flag) refresh(); },
+		changed: (n) => {
+			if (n.flag && n.flag !== flag) {
+				if (n.event.endsWith('.tripped') || n.event.endsWith('.reset')) refresh(); // the banners tell of it
+				return;
+			}
+			refresh();
+			charts.load();
+		},
+		tick: (now, first) => {
+			charts.tick(now.t);
+			if (!first) refresh();
+		},
+	}, () => {
+		refresh();
+		charts.load();
 	});
-
-	document.addEventListener('htmx:after:swap', mark);
-	addEventListener('resize', () => { for (const [name, chart] of Object.entries(charts)) chart.setSize({ width: Math.max(document.querySelector(`[data-chart="${name}"]`).clientWidth, 120), height: 150 }); });
-	matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
-	draw();
-	load('live');
-})();
+} else {
+	listen(base + 'events', { changed: refresh, tick: (_, first) => { if (!first) refresh(); } }, refresh);
+}

@@ -272,7 +272,7 @@ func TestConsole(t *testing.T) {
 		b.until(5*time.Second, "document.querySelector('.phase').innerText.includes('paused')", "true")
 		b.do(chromedp.SendKeys(chromedp.CSS("input[name=percentage]"), "12.5"))
 		b.press("Set")
-		b.until(5*time.Second, "document.querySelector('.facts strong').innerText", "12.5 %")
+		b.until(5*time.Second, "document.querySelector('.now strong').innerText", "12.5 %")
 		if got := s.api(http.MethodGet, "flags/new_search", "")["percentage"]; got != 12.5 {
 			t.Errorf("at %v %%", got)
 		}
@@ -395,13 +395,17 @@ func TestScreenshots(t *testing.T) {
 				{"flag", "flags/new_shop"},
 				{"flags", ""},
 				{"rollout", "flags/new_search"},
+				{"targeted", "flags/pay_later"},
 				{"audit", "audit"},
 				{"lint", "lint"},
-				{"playground", "playground?context=%7B%22user_id%22%3A%22alice%22%2C%22region%22%3A%22RO%22%7D&flag=pay_later"},
+				{"playground", "playground?flag=pay_later"},
 				{"preview", "preview"},
 			} {
 				b.do(chromedp.Navigate(s.site + "/console/" + page[1]))
 				b.until(5*time.Second, "document.getElementById('live').dataset.state", "on")
+				if page[0] == "playground" {
+					b.press("Decide")
+				}
 				time.Sleep(700 * time.Millisecond) // charts
 				b.picture(dir, fmt.Sprintf("%s-%d-%s", page[0], size.width, map[bool]string{true: "dark", false: "light"}[dark]))
 			}
