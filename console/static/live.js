@@ -27,7 +27,7 @@ export const trouble = (part, words) => {
 export const listen = (address, handlers, again) => {
 	let source;
 	let heard = 0;
-	let before = false; // there was a line
+	let before = document.hidden; // there was a line, or the page was made long before it is seen
 	const open = () => {
 		source?.close();
 		heard = Date.now();

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -57,6 +58,21 @@ func TestConsoleComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.until(10*time.Second, "document.getElementById('live').dataset.state", "on")
+}
+
+// A page that was away for a while asks for what it has missed, its charts' past too.
+func TestConsoleComesToTheFront(t *testing.T) {
+	s := serve(t, consoleAlone, `{"quiet": {"active": true, "percentage_rollout": 50}}`, nil)
+	b := open(t)
+	b.walk(s, "flags/quiet")
+	eval[any](b, "(() => { window.away = true; Object.defineProperty(document, 'hidden', {get: () => window.away}); document.dispatchEvent(new Event('visibilitychange')); })()")
+	b.until(2*time.Second, "document.getElementById('live').innerText", "not live")
+	before := len(b.seen("/series?last=live"))
+	s.api(http.MethodPost, "flags/quiet/disable", `{"by": "ann"}`)
+	eval[any](b, "(() => { window.away = false; document.dispatchEvent(new Event('visibilitychange')); })()")
+	b.has(3*time.Second, ".now", "disabled by ann")
+	b.until(2*time.Second, "document.getElementById('live').innerText", "live")
+	s.eventually(3*time.Second, "the charts have a hole", func() bool { return len(b.seen("/series?last=live")) > before })
 }
 
 // stub has the page's requests for what has the part answered by a script, which may
@@ -110,6 +126,14 @@ func TestConsolePartsFail(t *testing.T) {
 	b.do(chromedp.KeyEvent(kb.Home), chromedp.KeyEvent(kb.ArrowRight))
 	b.until(2*time.Second, "document.querySelector('[data-chart=errors] ~ .readout').innerText.replace(/\\s+/g, ' ').replace(/\\d\\d-\\d\\d \\d\\d:\\d\\d/, 'T')", "canary 100 % control 0 % T")
 	b.until(2*time.Second, "document.querySelector('[data-chart=latency] ~ .readout').innerText.includes('20 ms')", "true")
+
+	// By the mouse, on all charts at once.
+	eval[any](b, "document.activeElement.blur()")
+	mouse := eval[[]float64](b, `(() => { const u = consoleCharts.rate, r = u.over.getBoundingClientRect(); return [r.left + u.valToPos(u.data[0][0], 'x'), r.top + 20]; })()`)
+	b.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, mouse[0], mouse[1]))
+	for chart, want := range map[string]string{"rate": "canary 0/s", "errors": "canary –"} {
+		b.until(2*time.Second, "document.querySelector('[data-chart="+chart+"] ~ .readout').innerText.replace(/\\s+/g, ' ').startsWith('"+want+"')", "true")
+	}
 
 	eval[any](b, "(() => { window.failing = true; })()")
 	b.do(chromedp.Click(chromedp.CSS("[data-span='14d']")))
