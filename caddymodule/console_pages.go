@@ -93,7 +93,7 @@ func (a *App) sparks(now time.Time) map[string][]uint64 {
 }
 
 func urgency(r flagRow) int {
-	switch r.Status {
+	switch r.Reach.Status {
 	case "tripped":
 		return 0
 	case "half_open":

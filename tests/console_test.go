@@ -238,6 +238,9 @@ func TestConsoleOrders(t *testing.T) {
 		}
 		there := map[string]bool{}
 		page := c.get("/ops/flags/" + o.flag).body
+		if o.order == "abort" && !strings.Contains(page, "<strong>Off for everyone</strong>: its percentage is 0, aborted by <bdi>console</bdi>.") {
+			t.Errorf("aborted: %s", page)
+		}
 		for _, m := range orderButton.FindAllStringSubmatch(page, -1) {
 			there[m[1]] = true
 			if o.flag == "plain" && m[1] == "resume" && m[2] != "Back to the definition&#39;s percentage" {

@@ -20,10 +20,10 @@ const decades = (u) => {
 // Lines are label, looks (classes of console.css), and the value of a sample.
 const milli = (s) => s && s * 1000;
 const kinds = {
-	rate: { unit: (v) => short(v) + '/s', lines: [['canary', 'canary', (s) => s.canary.rate], ['control', 'control', (s) => s.control.rate]] },
+	rate: { unit: (v) => short(v) + '/s', least: 1, lines: [['canary', 'canary', (s) => s.canary.rate], ['control', 'control', (s) => s.control.rate]] },
 	errors: { unit: (v) => short(v) + ' %', least: 5, lines: [['canary', 'canary', (s) => s.canary.errors], ['control', 'control', (s) => s.control.errors]] },
 	latency: {
-		unit: ms, lines: [
+		unit: ms, least: 10, lines: [
 			['canary p50', 'canary', (s) => milli(s.canary.p50)], ['p99', 'canary faint', (s) => milli(s.canary.p99)],
 			['control p50', 'control', (s) => milli(s.control.p50)], ['p99', 'control faint', (s) => milli(s.control.p99)],
 		],
@@ -121,7 +121,7 @@ export const drawCharts = (base, flag, tell) => {
 			charts[name] = new uPlot({
 				width: Math.max(box.clientWidth, 120), height: 150, legend: { show: false },
 				cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false }, sync: { key: 'console' } },
-				scales: { x: { range }, y: { range: (u, low, high) => [0, Math.max(high ?? 0, kind.least ?? 0.1) * 1.08] } },
+				scales: { x: { range }, y: { range: (u, low, high) => [0, Math.max(high ?? 0, kind.least) * 1.08] } },
 				axes: [
 					{ stroke: quiet, grid: { show: false }, ticks: { stroke: line }, font: '11px system-ui', space: 58, values: times, size: (u, words) => (words?.some((w) => w?.includes('\n')) ? 40 : 28) },
 					{ stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: '11px system-ui', size: name === 'evidence' ? 74 : 54, values: (u, all) => all.map(kind.unit), splits: kind.splits },
