@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -50,15 +51,26 @@ func (a *App) reach(r *rules, i int, now time.Time) reach {
 		}
 	case r.Reach(i) == 0 && def.Users != nil && len(*def.Users) > 0 && !r.State(i).Probing:
 		out.Only = onlyListed
-	case r.Reach(i) == 0 && !r.State(i).Probing:
+	case (r.Reach(i) == 0 || slices.ContainsFunc(def.Rules, isCatchAll)) && !r.State(i).Probing:
 		out.Only = onlyByRules
-	case def.Regions != nil || def.AccountTypes != nil || def.Devices != nil || def.BetaProgram:
+	case def.Regions != nil || def.AccountTypes != nil || def.Devices != nil || def.BetaProgram || slices.ContainsFunc(def.Rules, turnsAway):
 		out.Only = onlyTargeted
 	}
 	if out.Only != "" && (out.Status == "on" || out.Status == "split" && out.Only != onlyTargeted) {
 		out.Status = "targeted"
 	}
 	return out
+}
+
+// isCatchAll tells whether a rule leaves nobody to the percentage.
+func isCatchAll(r evaluator.Rule) bool {
+	when := strings.TrimSpace(r.When)
+	return when == "" || when == "true"
+}
+
+// turnsAway tells whether a rule serves off.
+func turnsAway(r evaluator.Rule) bool {
+	return slices.ContainsFunc(r.Serve, func(w evaluator.Weight) bool { return w.Variant == evaluator.Off })
 }
 
 // whyNobody says in words why flag i is on for nobody, by itself or by a flag that it

@@ -169,6 +169,8 @@ func TestConsoleReach(t *testing.T) {
 		"some_places": {"active": true, "regions": ["RO"], "percentage_rollout": 20},
 		"friends": {"active": true, "users": ["ann"]},
 		"ruled": {"active": true, "percentage_rollout": 0, "rules": [{"when": "region == 'RO'"}]},
+		"all_but": {"active": true, "rules": [{"when": "region == 'RO'", "serve": "off"}]},
+		"ruled_off": {"active": true, "rules": [{"when": "region == 'RO'"}, {"when": "true", "serve": "off"}]},
 		"elsewhere": {"active": true, "environments": ["moon"]}
 	}`, map[string]string{"OPTION": "", "APP": host(echo(t, "app"))})
 	page := regexp.MustCompile(`\s+`).ReplaceAllString(c.get("/ops/").body, " ")
@@ -183,6 +185,8 @@ func TestConsoleReach(t *testing.T) {
 		"some_places": {"split", "20 % of those targeted"},
 		"friends":     {"targeted", "only those listed"},
 		"ruled":       {"targeted", "only those its rules name"},
+		"all_but":     {"targeted", "100 % of those targeted"},
+		"ruled_off":   {"targeted", "only those its rules name"},
 		"elsewhere":   {"off", `0 %<span class="about">it is not for the environment production</span>`},
 	} {
 		_, row, _ := strings.Cut(page, `<a href="/ops/flags/`+name+`">`)
@@ -194,7 +198,7 @@ func TestConsoleReach(t *testing.T) {
 	if got := c.api("GET", "flags/on_gone", "", 200); got["status"] != "on" || got["percentage"] != 100.0 {
 		t.Errorf("the API looks at the flag alone: %v, %v", got["status"], got["percentage"])
 	}
-	if page := c.get("/ops/?status=targeted").body; strings.Count(page, `<tr> <th`)+strings.Count(page, "<th scope=\"row\">") != 3 {
+	if page := c.get("/ops/?status=targeted").body; strings.Count(page, `<tr> <th`)+strings.Count(page, "<th scope=\"row\">") != 5 {
 		t.Errorf("targeted ones: %s", page)
 	}
 }
