@@ -40,7 +40,7 @@ document.addEventListener('htmx:after:request', (e) => {
 	e.preventDefault();
 	trouble(ctx.select, status === 404 ? 'gone: this is what was there' : 'not up to date: load the page again');
 });
-document.addEventListener('htmx:error', (e) => trouble(e.detail.ctx.select, 'not up to date'));
+document.addEventListener('htmx:error', (e) => { if (e.detail.ctx?.select) trouble(e.detail.ctx.select, 'not up to date'); });
 
 document.addEventListener('htmx:after:swap', (e) => {
 	const { ctx } = e.detail;

@@ -7,7 +7,7 @@ const troubles = new Map(); // words, by the part of the page that is not up to 
 let hidden = true;
 
 const tell = () => {
-	const words = troubles.get('line') ?? troubles.values().next().value;
+	const [, words] = [...troubles].find(([part]) => part !== 'line') ?? ['line', troubles.get('line')];
 	const state = words ? 'lost' : hidden ? 'off' : 'on';
 	sign.dataset.state = state;
 	const said = words ?? (hidden ? 'not live' : 'live');
@@ -45,7 +45,11 @@ export const listen = (address, handlers, again) => {
 			if (before) again();
 			before = true;
 		};
-		source.onerror = () => trouble('line', source.readyState === EventSource.CLOSED ? 'not live: the server refuses' : 'connecting…');
+		source.onerror = () => {
+			const refused = source.readyState === EventSource.CLOSED;
+			trouble('line', refused ? 'not live: the server refuses' : 'connecting…');
+			if (refused) again(); // what is refused tells why
+		};
 		for (const [name, handle] of Object.entries(handlers)) {
 			if (name !== 'tick') source.addEventListener(name, hear(handle));
 		}

@@ -58,6 +58,12 @@ func TestConsoleComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.until(10*time.Second, "document.getElementById('live').dataset.state", "on")
+
+	s.kill()
+	s.write("features.json", `{}`)
+	s.start()
+	b.until(8*time.Second, "document.getElementById('live').innerText", "gone: this is what was there")
+	b.has(time.Second, "h1", "quiet")
 }
 
 // A page that was away for a while asks for what it has missed, its charts' past too.
