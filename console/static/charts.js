@@ -66,7 +66,10 @@ export const drawCharts = (base, flag, tell) => {
 	const now = () => Date.now() / 1000 + ahead;
 	const range = () => {
 		const end = Math.max(now(), samples.at(-1)?.t ?? 0);
-		return [end - lengths[shown], end];
+		const length = lengths[shown];
+		// A process that has just started fills its live charts all the same.
+		const since = shown === 'live' && samples.length ? Math.max(end - samples[0].t + 10, 120) : length;
+		return [end - Math.min(since, length), end];
 	};
 
 	// Time of which nothing is known is a gap, not a line across it.

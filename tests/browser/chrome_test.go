@@ -73,7 +73,7 @@ func open(t *testing.T) *tab {
 	}
 	ctx, cancel := chromedp.NewContext(parent, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 5*time.Minute)
 	t.Cleanup(cancel)
 	b := &tab{t: t, ctx: ctx, byID: map[network.RequestID]*seenRequest{}}
 	if _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); err != nil {

@@ -383,7 +383,7 @@ func TestScreenshots(t *testing.T) {
 	}
 	b.look(1280, 900, false)
 	b.do(chromedp.Navigate(s.site + "/console/flags/new_shop"))
-	time.Sleep(20 * time.Second)
+	time.Sleep(90 * time.Second) // something to see
 	tr.sick.Store(true)
 	b.until(30*time.Second, "document.querySelector('#flag .trip h2') !== null", "true")
 	time.Sleep(3 * time.Second)
