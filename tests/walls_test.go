@@ -21,6 +21,7 @@ func TestWalls(t *testing.T) {
 		spared  map[string]string // of the banned, with the reason
 	}{
 		{"evaluator", []string{"cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
+		{"internal/boltfile", nil, nil},
 		{"internal/fsys", nil, nil},
 		{"monitors", nil, nil},
 		{"rollout", []string{module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
@@ -30,10 +31,10 @@ func TestWalls(t *testing.T) {
 			map[string]string{"net/http": "it fetches definitions as a client; requests that Caddy serves it does not know"},
 		},
 		{"state", []string{module + "internal/fsys", module + "monitors", module + "evaluator", "cel.dev/", "go.yaml.in/yaml/v3", "github.com/antlr4-go/antlr/v4", "google.golang.org/", "golang.org/x/"}, nil},
-		{"state/history", []string{module + "internal/fsys", module + "monitors", "go.etcd.io/bbolt", "golang.org/x/sys"}, nil},
+		{"state/history", []string{module + "internal/boltfile", module + "internal/fsys", module + "monitors", "go.etcd.io/bbolt", "golang.org/x/sys"}, nil},
 		{
 			"webhook",
-			[]string{module + "internal/fsys", "go.etcd.io/bbolt", "github.com/cenkalti/backoff/v5", "golang.org/x/sys"},
+			[]string{module + "internal/boltfile", module + "internal/fsys", "go.etcd.io/bbolt", "github.com/cenkalti/backoff/v5", "golang.org/x/sys"},
 			map[string]string{"net/http": "requests are what it is for; those that Caddy serves it does not know"},
 		},
 	}

@@ -42,6 +42,8 @@ func prune(tx *bbolt.Tx, now uint32, bytes int64) error {
 	return nil
 }
 
+const element = 16 // Bytes that bbolt takes for a key and its value beside them.
+
 // removeOldest removes rows of spans that begin before a time, until there are enough, and returns how many rows and
 // bytes they were.
 func (r *resolution) removeOldest(tx *bbolt.Tx, b *bbolt.Bucket, before int64, enough func(rows int, bytes int64) bool) (rows int, bytes int64, err error) {
