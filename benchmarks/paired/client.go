@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // connection is a client that costs next to nothing itself.
@@ -28,6 +30,43 @@ func dial(address string, requests []string) (*connection, error) {
 		c.requests = append(c.requests, []byte(r))
 	}
 	return c, nil
+}
+
+// crowd are clients that ask at once.
+type crowd []*connection
+
+// dialAll connects n of them. Each begins at another of the requests.
+func dialAll(t target, n int) (all crowd, err error) {
+	for k := range n {
+		c, err := dial(t.Address, t.Requests)
+		if err != nil {
+			all.close()
+			return nil, err
+		}
+		c.next = k * len(t.Requests) / n
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func (all crowd) close() {
+	for _, c := range all {
+		c.close()
+	}
+}
+
+// run has them send n requests together.
+func (all crowd) run(n int) error {
+	if len(all) == 1 {
+		return all[0].run(n)
+	}
+	errs := make([]error, len(all))
+	var asking sync.WaitGroup
+	for k, c := range all {
+		asking.Go(func() { errs[k] = c.run(n / len(all)) })
+	}
+	asking.Wait()
+	return errors.Join(errs...)
 }
 
 func (c *connection) close() { _ = c.conn.Close() }

@@ -2,10 +2,14 @@
 // request through plain Caddy: CPU time of the proxy's process and heap
 // allocations, in pairs within one run and one process.
 //
-//	go run ./paired [-rounds 5] [-cycles 200] [-slice 400] [-only "name;name"]
+//	go run ./paired [-rounds 5] [-cycles 200] [-slice 400] [-clients 1] [-only "name;name"]
 //	go run ./paired -memory
 //	go run ./paired -profile NAME
 //	go run ./paired -latency -rounds 3 -cycles 40
+//
+// One client asks one request after the other, so that the proxy falls asleep and
+// wakes up in between, as one at little load does; with -clients 16 its core is full,
+// and a request costs what it does under load.
 //
 // The proxy runs alone on one core, the origin and the generator on another.
 // In each cycle every target gets a slice of requests, in random order; the
@@ -47,6 +51,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "processes, one after the other")
 	cycles := flag.Int("cycles", 200, "cycles a process")
 	slice := flag.Int("slice", 400, "requests a target and cycle")
+	clients := flag.Int("clients", 1, "connections to a target, which share a slice")
 	only := flag.String("only", "", "targets to measure, by semicolon; plain ones are always measured")
 	profile := flag.String("profile", "", "instead of measuring, send requests to this target for 20 s and write its CPU profile to cpu.pprof")
 	memory := flag.Bool("memory", false, "instead, compare the memory of plain Caddy with that of 1,000 flags and 100,000 users seen")
@@ -70,7 +75,7 @@ func main() {
 		}
 		return
 	}
-	if err := measure(*rounds, *cycles, *slice, *only); err != nil {
+	if err := measure(*rounds, *cycles, *slice, *clients, *only); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -78,11 +83,12 @@ func main() {
 // result is what a target came to.
 type result struct {
 	site
+	beside *result   // plain, in the same processes; nil: there is none
 	cpu    []float64 // µs a request, by cycle
 	allocs []float64 // a request, by round
 }
 
-func measure(rounds, cycles, slice int, only string) error {
+func measure(rounds, cycles, slice, clients int, only string) error {
 	lab, err := openLab()
 	if err != nil {
 		return err
@@ -92,17 +98,31 @@ func measure(rounds, cycles, slice int, only string) error {
 	if err != nil {
 		return err
 	}
+	var together []*result
+	for _, r := range chosen {
+		if !r.apart {
+			together = append(together, r)
+		}
+	}
 	for k := range rounds {
-		if err := lab.round(chosen, cycles, slice); err != nil {
+		if err := lab.round(together, cycles, slice, clients); err != nil {
 			return err
+		}
+		for _, r := range chosen {
+			if !r.apart {
+				continue
+			}
+			if err := lab.round([]*result{r.beside, r}, cycles, slice, clients); err != nil {
+				return err
+			}
 		}
 		fmt.Fprintf(os.Stderr, "%d of %d rounds\n", k+1, rounds)
 	}
 	fmt.Printf("%-28s %10s %10s %22s %9s %8s\n", "target", "µs CPU", "allocs", "ratio (95 %)", "+allocs", "figure")
 	for _, r := range chosen {
 		fmt.Printf("%-28s %10.2f %10.1f", r.name, median(r.cpu), median(r.allocs))
-		if i := slices.IndexFunc(chosen, func(b *result) bool { return b.name == r.plain }); i >= 0 {
-			fmt.Printf("    %s %+9.1f %8s", ratio(r.cpu, chosen[i].cpu), median(r.allocs)-median(chosen[i].allocs), r.figure)
+		if r.beside != nil {
+			fmt.Printf("    %s %+9.1f %8s", ratio(r.cpu, r.beside.cpu), median(r.allocs)-median(r.beside.allocs), r.figure)
 		}
 		fmt.Println()
 	}
@@ -125,11 +145,21 @@ func choose(all []site, only string) (chosen []*result, err error) {
 			chosen = append(chosen, &result{site: s})
 		}
 	}
+	for _, r := range chosen {
+		i := slices.IndexFunc(chosen, func(b *result) bool { return b.name == r.plain })
+		switch {
+		case i < 0:
+		case r.apart:
+			r.beside = &result{site: chosen[i].site}
+		default:
+			r.beside = chosen[i]
+		}
+	}
 	return chosen, nil
 }
 
 // round measures every target in a process of this round.
-func (l *lab) round(chosen []*result, cycles, slice int) error {
+func (l *lab) round(chosen []*result, cycles, slice, clients int) error {
 	names := make([]string, len(chosen))
 	for i, r := range chosen {
 		names[i] = r.name
@@ -139,9 +169,9 @@ func (l *lab) round(chosen []*result, cycles, slice int) error {
 		return err
 	}
 	defer proxy.stop()
-	connections := make([]*connection, len(chosen))
+	connections := make([]crowd, len(chosen))
 	for i, t := range proxy.Targets {
-		if connections[i], err = dial(t.Address, t.Requests); err != nil {
+		if connections[i], err = dialAll(t, clients); err != nil {
 			return err
 		}
 		defer connections[i].close()

@@ -21,6 +21,7 @@ type site struct {
 	name   string
 	plain  string // the target it is compared with; "" is one to compare with
 	figure string // to reach
+	apart  bool   // measured in a process of its own, with plain: it would empty the caches of others
 
 	config   string // its directives; DIR stands for the child's directory
 	features string // the features file that all sites of a process share; "" where it is not needed
@@ -97,7 +98,7 @@ func measured(origin string) []site {
 		{name: "respond", config: "respond hello\n"},
 		{name: "respond, as long", plain: "respond", config: "header Content-Length 25000\nrespond " + strings.Repeat("x", 25_000) + "\n", asks: byBody}, // what the bytes alone cost
 		{name: "OFREP, 350 flags, seen", plain: "respond", figure: "2.5", config: ofrep, features: seen, asks: byBody},
-		{name: "OFREP, 350 flags, new", plain: "respond", config: ofrep, features: seen, asks: byBodyOfMany},
+		{name: "OFREP, 350 flags, new", plain: "respond", apart: true, config: ofrep, features: seen, asks: byBodyOfMany},
 	}
 }
 
