@@ -92,7 +92,8 @@ func (s secrets) hide(text string, more bool, limit int) string {
 	for _, secret := range s {
 		pairs = append(pairs, secret, "…")
 	}
-	text = strings.NewReplacer(pairs...).Replace(printable(text))
+	// A secret that is no text may be found inside a character, and leave half of it.
+	text = printable(strings.NewReplacer(pairs...).Replace(printable(text)))
 	begun := len(text) // Where a secret begins that the end cuts off.
 	for _, secret := range s {
 		for n := min(len(secret)-1, len(text)); more && n > 0; n-- {
