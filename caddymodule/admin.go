@@ -106,7 +106,10 @@ func readBody(w http.ResponseWriter, r *http.Request, v any) error {
 	return problem(http.StatusBadRequest, "body: %v", err)
 }
 
-// readObject decodes one JSON object and nothing after it into a struct;
+// errCutOff is a JSON object whose end is missing.
+var errCutOff = errors.New("want a JSON object: it ends in the middle")
+
+// readObject decodes one JSON object and nothing after it into a struct or a map;
 // numbers in fields of any type keep every digit. The error is io.EOF where
 // there is nothing at all, and says else what is wrong in words.
 func readObject(from io.Reader, v any) error {
@@ -130,7 +133,7 @@ func readObject(from io.Reader, v any) error {
 	case errors.As(err, &tooLarge):
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("want a JSON object: it ends in the middle")
+		return errCutOff
 	case errors.As(err, &kind) && kind.Field == "":
 		return fmt.Errorf("want a JSON object, got %s", kind.Value)
 	case errors.As(err, &kind):

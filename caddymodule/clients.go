@@ -134,6 +134,9 @@ func part(h hash.Hash, texts ...string) {
 
 func short(sum []byte) string { return base64.RawURLEncoding.EncodeToString(sum[:16]) }
 
+// tagOf is the ETag of what has the sum.
+func tagOf(sum [sha256.Size]byte) string { return `"` + short(sum[:]) + `"` }
+
 // codes is how many different answers flag i can have: one for each variant and
 // reason, and one for a flag that cannot be decided.
 func (c *clientFlags) codes(i int) int { return len(c.rules.Variants(i))*len(evaluator.Reasons) + 1 }
@@ -262,8 +265,7 @@ func (c *clientFlags) sum(codes []uint16) *[sha256.Size]byte {
 // goes with them.
 func (codes *clientCodes) etag(stream string) string {
 	var room [256]byte
-	sum := sha256.Sum256(append(append(room[:0], codes.sum[:]...), stream...))
-	return `"` + short(sum[:]) + `"`
+	return tagOf(sha256.Sum256(append(append(room[:0], codes.sum[:]...), stream...)))
 }
 
 // askedBy notes that somebody asks for all flags, every few seconds.

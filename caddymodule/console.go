@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"html/template"
@@ -106,9 +105,8 @@ func (c *Console) load() error {
 			return err
 		}
 		text, err := console.Files.ReadFile(path)
-		sum := sha256.Sum256(text)
 		name := d.Name()
-		c.assets[name] = asset{text, kinds[name[strings.LastIndexByte(name, '.'):]], `"` + base64.RawURLEncoding.EncodeToString(sum[:9]) + `"`}
+		c.assets[name] = asset{text, kinds[name[strings.LastIndexByte(name, '.'):]], tagOf(sha256.Sum256(text))}
 		return err
 	})
 	if err != nil {
@@ -331,9 +329,15 @@ func (c *Console) formToken(now time.Time) string {
 	return s.signUntil(now.Add(formAge))
 }
 
-func (c *Console) checkForm(r *http.Request, now time.Time) error {
+// readForm reads a form of a page of ours, of so many bytes at most. refusal is what is
+// said of one that cannot be read.
+func (c *Console) readForm(w http.ResponseWriter, r *http.Request, most int64, refusal error) error {
+	r.Body = http.MaxBytesReader(w, r.Body, most)
+	if err := r.ParseForm(); err != nil {
+		return refusal
+	}
 	if s := c.app.formKey.signer.Load(); s != nil {
-		if until, ok := s.verifyUntil(r.PostFormValue("token")); ok && now.Before(until) {
+		if until, ok := s.verifyUntil(r.PostFormValue("token")); ok && time.Now().Before(until) {
 			return nil
 		}
 	}

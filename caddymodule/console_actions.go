@@ -38,23 +38,18 @@ func fingerprint(f state.FlagState) string {
 // sinceThen says what has come of a flag since a page was made that was of another
 // fingerprint.
 func sinceThen(seen string, now state.FlagState) string {
-	const layout = "2006-01-02 15:04:05 UTC"
 	switch {
 	case now.Tripped() && !strings.Contains(seen, now.LastTrip().ID):
-		return "The flag has tripped since this page was made, at " + now.LastTrip().At.UTC().Format(layout) + "."
+		return "The flag has tripped since this page was made, at " + now.LastTrip().At.UTC().Format(shownTime) + "."
 	case now.Override.Kind != state.Cleared && !strings.HasSuffix(seen, "."+strconv.FormatUint(now.Override.Revision, 10)):
-		return fmt.Sprintf("The flag was %s by %s since this page was made, at %s.", now.Override.Kind, cmp.Or(now.Override.By, "somebody"), now.Override.At.UTC().Format(layout))
+		return fmt.Sprintf("The flag was %s by %s since this page was made, at %s.", now.Override.Kind, cmp.Or(now.Override.By, "somebody"), now.Override.At.UTC().Format(shownTime))
 	}
 	return "The flag was reset since this page was made."
 }
 
 // serveAction does what a form of a flag's page orders, and goes back there.
 func (c *Console) serveAction(w http.ResponseWriter, r *http.Request) error {
-	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
-	if err := r.ParseForm(); err != nil {
-		return problem(http.StatusBadRequest, "The form cannot be read.")
-	}
-	if err := c.checkForm(r, time.Now()); err != nil {
+	if err := c.readForm(w, r, 64<<10, problem(http.StatusBadRequest, "The form cannot be read.")); err != nil {
 		return err
 	}
 	if _, _, err := c.app.named(r); err != nil {

@@ -55,7 +55,7 @@ func (c *Console) serveSeries(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	now := time.Now()
-	out := series{Step: liveStep.Seconds(), To: float64(now.UnixMilli()) / 1000, Samples: []sample{}, Marks: []mark{}}
+	out := series{Step: liveStep.Seconds(), To: unixSeconds(now), Samples: []sample{}, Marks: []mark{}}
 	from, to := now.Add(-liveKept*liveStep), now
 	if r.URL.Query().Get("last") == "live" {
 		out.Samples = append(out.Samples, c.app.engine.rings.since(rs.names[i], 0)...)
@@ -75,7 +75,7 @@ func (c *Console) serveSeries(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, e := range c.app.engine.store.Audit(state.AuditFilter{Flag: rs.names[i]}) {
 		if (e.Action == state.ActionTripped || e.Action == state.ActionReset) && e.At.After(from) && !e.At.After(to) {
-			out.Marks = append(out.Marks, mark{float64(e.At.UnixMilli()) / 1000, e.Action})
+			out.Marks = append(out.Marks, mark{unixSeconds(e.At), e.Action})
 		}
 	}
 	return reply(w, out)
@@ -129,7 +129,7 @@ const pageStep = 5 * time.Second
 
 // tick sends the server's time, in seconds.
 func (e *eventWriter) tick(now time.Time) bool {
-	return e.send("event: tick\ndata: {\"t\": %.3f}\n\n", float64(now.UnixMilli())/1000)
+	return e.send("event: tick\ndata: {\"t\": %.3f}\n\n", unixSeconds(now))
 }
 
 // serveEvents tells other pages when something has changed.

@@ -242,7 +242,7 @@ var pageFuncs = template.FuncMap{
 	"percent": percent,
 	"seconds": seconds,
 	"when":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"at":      func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"at":      func(t time.Time) string { return t.UTC().Format(shownTime) },
 	"age":     age,
 	"ago":     ago,
 	"rate":    func(f float64) string { return fmt.Sprintf("%.2f %%", 100*f) },
@@ -255,6 +255,12 @@ var pageFuncs = template.FuncMap{
 		return fmt.Sprintf("%.3g", f)
 	},
 }
+
+// shownTime is how the console shows a moment where no script does.
+const shownTime = "2006-01-02 15:04:05 UTC"
+
+// unixSeconds is a moment as the charts have it, to the millisecond.
+func unixSeconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // age tells people how long ago something was, in short.
 func age(now, t time.Time) string {

@@ -42,11 +42,7 @@ func (c *Console) servePlayground(w http.ResponseWriter, r *http.Request) error 
 	rs := c.app.rules.Load()
 	page := playPage{Context: exampleContext, Environment: c.app.environment, Flag: r.URL.Query().Get("flag"), Names: rs.names}
 	if r.Method == http.MethodPost {
-		r.Body = http.MaxBytesReader(w, r.Body, mostTyped)
-		if err := r.ParseForm(); err != nil {
-			return problem(http.StatusRequestEntityTooLarge, "The context is too large: at most 256 KiB.")
-		}
-		if err := c.checkForm(r, time.Now()); err != nil {
+		if err := c.readForm(w, r, mostTyped, problem(http.StatusRequestEntityTooLarge, "The context is too large: at most 256 KiB.")); err != nil {
 			return err
 		}
 		page.Context, page.Environment, page.At, page.Flag = r.PostFormValue("context"), r.PostFormValue("environment"), r.PostFormValue("at"), r.PostFormValue("flag")
@@ -159,11 +155,7 @@ func (c *Console) servePreview(w http.ResponseWriter, r *http.Request) error {
 		page.Sources = append(page.Sources, s.Name())
 	}
 	if r.Method == http.MethodPost {
-		r.Body = http.MaxBytesReader(w, r.Body, 2*mostPreview)
-		if err := r.ParseForm(); err != nil {
-			return problem(http.StatusRequestEntityTooLarge, "The definitions are too large to preview: at most 1 MiB.")
-		}
-		if err := c.checkForm(r, time.Now()); err != nil {
+		if err := c.readForm(w, r, 2*mostPreview, problem(http.StatusRequestEntityTooLarge, "The definitions are too large to preview: at most 1 MiB.")); err != nil {
 			return err
 		}
 		page.Source, page.Text = r.PostFormValue("source"), strings.ReplaceAll(r.PostFormValue("text"), "\r\n", "\n")

@@ -116,7 +116,7 @@ func (l *liveRings) since(flag string, after float64) (out []sample) {
 func sampleOf(m *monitors.Flag, to listener, now time.Time, step float64, r *liveRing, canary, control *monitors.Counts) sample {
 	st := standingOf(to, m.Name(), now)
 	s := sample{
-		At: float64(now.UnixMilli()) / 1000, Step: step, Canary: spanSince(r.canary, *canary, step), Control: spanSince(r.control, *control, step),
+		At: unixSeconds(now), Step: step, Canary: spanSince(r.canary, *canary, step), Control: spanSince(r.control, *control, step),
 		Now: sampleState{Status: st.status, Percentage: st.percentage},
 	}
 	if g := m.Guard(); g != nil && !m.Disarmed() {

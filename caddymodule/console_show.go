@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"html/template"
 	"net/http"
 	"strconv"
@@ -75,8 +74,7 @@ func (c *Console) write(w http.ResponseWriter, r *http.Request, status int, page
 		if s.Token != "" {
 			text = bytes.ReplaceAll(text, []byte(s.Token), strconv.AppendInt(nil, s.Now.Unix()/3600, 10))
 		}
-		sum := sha256.Sum256(text)
-		tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
+		tag := tagOf(sha256.Sum256(text))
 		w.Header().Set("ETag", tag)
 		if matchesETag(r.Header["If-None-Match"], tag) {
 			w.WriteHeader(http.StatusNotModified)

@@ -155,6 +155,7 @@ func (f *Feedback) take(w http.ResponseWriter, r *http.Request) error {
 	}
 	claims := false
 	rq, known := ownRequest(f.app, w, r, func(c *evaluator.Context) { claims = fillIn(c, said.Context, nil) })
+	defer rq.release()
 	i := rq.rules.Index(said.Flag)
 	if i < 0 {
 		return refuse(w, http.StatusNotFound, "flag: there is no such flag")

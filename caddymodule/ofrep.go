@@ -268,25 +268,15 @@ func (o *OFREP) body(w http.ResponseWriter, r *http.Request) (map[string]any, *p
 	refuse := func(code, format string, args ...any) (map[string]any, *posted) {
 		return nil, &posted{http.StatusBadRequest, code, fmt.Sprintf(format, args...)}
 	}
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, o.MaxBody))
-	dec.UseNumber()
 	var body map[string]any // a struct would take CONTEXT for context
-	err := dec.Decode(&body)
-	if err == io.EOF {
-		return nil, nil
-	}
-	if err == nil {
-		if _, err = dec.Token(); err == io.EOF {
-			err = nil
-		} else if err == nil {
-			err = errors.New("something follows it")
-		}
-	}
+	err := readObject(http.MaxBytesReader(w, r.Body, o.MaxBody), &body)
 	var tooLarge *http.MaxBytesError
 	switch {
+	case errors.Is(err, io.EOF):
+		return nil, nil
 	case errors.As(err, &tooLarge):
 		return nil, &posted{http.StatusRequestEntityTooLarge, parseError, fmt.Sprintf("the body has more than %d bytes", o.MaxBody)}
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, errCutOff):
 		return refuse(parseError, "the body ends in the middle")
 	case err != nil || body == nil:
 		return refuse(parseError, `the body is not a JSON object as {"context": {"targetingKey": "u1"}}`)

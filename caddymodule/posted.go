@@ -19,7 +19,7 @@ func checkPosted(attributes map[string]any) error {
 	}
 	for _, name := range []string{evaluator.TargetingKey, evaluator.UserID} {
 		switch attributes[name].(type) {
-		case nil, string, json.Number, float64:
+		case nil, string, json.Number:
 		default:
 			return fmt.Errorf("context: %s: want a string", name)
 		}

@@ -166,9 +166,9 @@ func (e *engine) startMove(now time.Time, name string, before evaluator.Share, m
 			}
 		}
 	}
-	p.Rollout = &g
-	if g.Order == "" && len(g.Of) == 0 {
-		p.Rollout = nil // the definition's own percentage again
+	p.Rollout = nil
+	if g.Governs() {
+		p.Rollout = &g
 	}
 	m.written = e.write(now, name)
 	c.move, c.asked = m, 0
@@ -484,7 +484,7 @@ func (a *App) steer(flag string, s steer, o order) error {
 	}
 	m := &move{byHand: true}
 	err := a.engine.moveRollout(now, flag, before, m, func(g *rollout.Progress) error {
-		if g.Order != "" || len(g.Of) > 0 {
+		if g.Governs() {
 			before = g.Share
 		}
 		err := change(g)
@@ -502,7 +502,7 @@ func (a *App) steer(flag string, s steer, o order) error {
 	a.engine.finishMove(flag, m)
 	status := a.engine.rolloutStatus(now, rs.Definition(i), "")
 	share := after.Share
-	if after.Order == "" && len(after.Of) == 0 { // the definition's own percentage again
+	if !after.Governs() {
 		if rs := a.rules.Load(); rs.Index(flag) >= 0 {
 			share = rs.Reach(rs.Index(flag))
 		}

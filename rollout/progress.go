@@ -100,6 +100,10 @@ func (g *Progress) Follows(p *Plan) bool {
 	return slices.Equal(g.Of, p.Steps)
 }
 
+// Governs tells whether the flag has the progress's share; else it has its
+// definition's.
+func (g *Progress) Governs() bool { return g.Order != "" || len(g.Of) > 0 }
+
 // Passing is what has happened since the last time.
 type Passing struct {
 	Elapsed  time.Duration // while the flag was in force and the process ran

@@ -156,7 +156,7 @@ func (s *Store) Close() error {
 	}
 	ended, unwritten := s.ended, []*Pending(nil)
 	if ended == nil {
-		unwritten = slices.Concat(s.ledger.abandon(), s.feedback.abandon())
+		unwritten = s.abandon()
 	}
 	s.mu.Unlock()
 	if ended == nil {
@@ -172,6 +172,11 @@ func (s *Store) Close() error {
 		return fmt.Errorf("closing state directory %q: the disk has not answered for %v, %d records wait",
 			s.dir, s.options.CloseTimeout, s.Health().Waiting)
 	}
+}
+
+// abandon takes over all who wait for the disk. The caller must hold mu.
+func (s *Store) abandon() []*Pending {
+	return slices.Concat(s.ledger.abandon(), s.feedback.abandon())
 }
 
 // signal wakes the writer.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
@@ -149,8 +148,7 @@ func (w *writer) finish() {
 	w.lock.release()
 	s := w.s
 	s.mu.Lock()
-	waiters := slices.Concat(s.ledger.abandon(), s.feedback.abandon())
-	waiting := s.ledger.count + s.audit.count + s.feedback.count
+	waiters, waiting := s.abandon(), s.healthNow().Waiting
 	s.mu.Unlock()
 	closed := fmt.Errorf("state directory %q: %w", s.dir, ErrClosed)
 	settleAll(waiters, closed)
