@@ -30,7 +30,11 @@ import (
 // goCaches are the go command's folders, found before the home folder moves.
 var goCaches []string
 
-// TestMain keeps Caddy out of the home folder.
+// caddyLog takes what Caddy logs where a test's Caddyfile says nothing of logs:
+// thousands of lines, among which nobody would find a test that failed.
+var caddyLog *os.File
+
+// TestMain keeps Caddy out of the home folder, and its log out of the tests'.
 func TestMain(m *testing.M) {
 	for _, name := range []string{"GOCACHE", "GOPATH", "GOMODCACHE", "GOENV"} {
 		if out, err := exec.Command("go", "env", name).Output(); err == nil {
@@ -44,6 +48,10 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"XDG_DATA_HOME", "XDG_CONFIG_HOME", "HOME"} {
 		os.Setenv(name, dir)
 	}
+	if caddyLog, err = os.Create(filepath.Join(dir, "caddy.log")); err != nil {
+		panic(err)
+	}
+	os.Stderr = caddyLog
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -77,6 +85,7 @@ func start(t *testing.T, caddyfile, features string, words map[string]string) *i
 	if features != "" {
 		c.write("features.json", features)
 	}
+	showLogOfFailed(t)
 	if err := c.load(); err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +95,28 @@ func start(t *testing.T, caddyfile, features string, words map[string]string) *i
 		}
 	})
 	return c
+}
+
+// showLogOfFailed shows the end of what Caddy logs from here on, if the test fails.
+func showLogOfFailed(t *testing.T) {
+	from, err := caddyLog.Seek(0, io.SeekCurrent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		text, err := os.ReadFile(caddyLog.Name())
+		if err != nil || len(text) <= int(from) {
+			return
+		}
+		lines := strings.Split(strings.TrimSpace(string(text[from:])), "\n")
+		for i, line := range lines {
+			lines[i] = fmt.Sprintf("%.400s", line)
+		}
+		t.Logf("Caddy's log ends with\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
+	})
 }
 
 // global is the usual head of a Caddyfile.
