@@ -147,7 +147,7 @@ func (c *instance) settled(flag string, n int) guard {
 // there is none.
 func (c *instance) metric(series string) string {
 	c.t.Helper()
-	r := fetch(c.t, c.admin+"/metrics")
+	r := c.call(http.MethodGet, "/metrics", "")
 	for line := range strings.Lines(r.body) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), series+" "); ok {
 			return value

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -207,16 +208,25 @@ func (c *instance) api(method, path, body string, want int) map[string]any {
 	return out
 }
 
-// call asks the admin endpoint, by a connection of its own: a reload replaces the
+// call asks the admin endpoint.
+func (c *instance) call(method, path, body string) reply {
+	c.t.Helper()
+	return ask(c.t, method, c.admin+path, body)
+}
+
+// ask asks an admin endpoint, by a connection of its own: a reload replaces the
 // endpoint and closes those that idle, just when a call may be made by one. A
 // connection that the old one has not taken up by then is lost: such a call is made
 // again.
-func (c *instance) call(method, path, body string) reply {
-	c.t.Helper()
+func ask(t *testing.T, method, url, body string, headers ...string) reply {
+	t.Helper()
 	for again := true; ; again = false {
-		req, err := http.NewRequest(method, c.admin+path, strings.NewReader(body))
+		req, err := http.NewRequest(method, url, strings.NewReader(body))
 		if err != nil {
-			c.t.Fatal(err)
+			t.Fatal(err)
+		}
+		for i := 0; i+1 < len(headers); i += 2 {
+			req.Header.Set(headers[i], headers[i+1])
 		}
 		req.Close = true
 		resp, err := client.Do(req)
@@ -224,12 +234,12 @@ func (c *instance) call(method, path, body string) reply {
 			continue
 		}
 		if err != nil {
-			c.t.Fatal(err)
+			t.Fatal(err)
 		}
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
 		if err != nil {
-			c.t.Fatal(err)
+			t.Fatal(err)
 		}
 		return reply{resp.StatusCode, resp.Header, string(text)}
 	}
@@ -305,14 +315,26 @@ func upstream(t *testing.T, name string, handle func(w http.ResponseWriter, r *h
 // host gives a server's host:port.
 func host(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
 
+// nextPort is the next that [freeAddress] tries; processes that test at the same
+// time begin at different ones.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(uint32(os.Getpid()) * 97) }
+
+// freeAddress is one where nothing listens and nothing will before the test does:
+// its port is below those that the system gives to connections and to port 0.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 1000 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10000+nextPort.Add(1)%20000)); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal(err)
+	return ""
 }
 
 // eventually waits until ok, and fails after the limit.

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,7 +15,7 @@ import (
 // scrape returns our series with their values, and the whole text.
 func scrape(t *testing.T, url string) (series map[string]float64, text string) {
 	t.Helper()
-	text = fetch(t, url).body
+	text = ask(t, http.MethodGet, url, "").body
 	series = map[string]float64{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)

@@ -129,16 +129,16 @@ func TestMirrorCompares(t *testing.T) {
 		{"refused", nil, map[string]string{"NEW": "127.0.0.1:1"}, "status"},
 		{"reset", breaksOff(""), nil, "status"},
 		{"broken off", breaksOff("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"), nil, "failed"},
-		{"hangs", hangs, map[string]string{"MIRROR": "100% {\ntimeout 100ms\n}"}, "failed"},
+		{"hangs", hangs, map[string]string{"MIRROR": "100% {\ntimeout 1s\n}"}, "failed"},
 		{"hangs in the middle", func(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
-		}, map[string]string{"MIRROR": "100% {\ntimeout 100ms\n}"}, "failed"},
+		}, map[string]string{"MIRROR": "100% {\ntimeout 1s\n}"}, "failed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, _, _ := mirrored(t, test.canary, test.words)
 			begun := time.Now()
-			if r := c.get("/", "X-User-ID", "bob"); r.status != 200 || r.body != "old" || time.Since(begun) > 90*time.Millisecond {
+			if r := c.get("/", "X-User-ID", "bob"); r.status != 200 || r.body != "old" || time.Since(begun) > 900*time.Millisecond {
 				t.Fatalf("%d %q after %v", r.status, r.body, time.Since(begun))
 			}
 			results, last := c.mirrorResults(1)

@@ -147,7 +147,7 @@ func (p *process) command(stdin string, args ...string) (stdout, stderr string, 
 // flags reads the API's list as text.
 func (p *process) flags() string {
 	p.t.Helper()
-	return fetch(p.t, "http://"+p.admin+"/feature_flags/flags").body
+	return ask(p.t, http.MethodGet, "http://"+p.admin+"/feature_flags/flags", "").body
 }
 
 // newCaddy prepares a command of the binary.

@@ -32,7 +32,7 @@ type climbing struct {
 
 func climbingOf(t *testing.T, admin string) (c climbing) {
 	t.Helper()
-	r := fetch(t, admin+"/feature_flags/flags/new_ui")
+	r := ask(t, http.MethodGet, admin+"/feature_flags/flags/new_ui", "")
 	if r.status == http.StatusNotFound {
 		return c
 	}

@@ -176,7 +176,7 @@ func TestPerformanceThresholdOfAHang(t *testing.T) {
 	for range 5 {
 		waiting.Go(func() { _, _ = try(c.url(0)+"/?hang", "X-User-ID", "alice") })
 	}
-	eventually(t, 5*time.Second, "tripped", func() bool { return c.guard("new_ui").Status == "tripped" })
+	eventually(t, 3*time.Second, "tripped", func() bool { return c.guard("new_ui").Status == "tripped" })
 	took := time.Since(begun)
 	g := c.guard("new_ui")
 	if g.Guard.Figures.Canary.Requests != 0 {
@@ -185,8 +185,8 @@ func TestPerformanceThresholdOfAHang(t *testing.T) {
 	if e := g.State.Trips[0].Evidence; e.Test != "performance" || e.Found != 5 {
 		t.Errorf("evidence %+v, want five slow ones", e)
 	}
-	if took < 300*time.Millisecond || took > 1500*time.Millisecond {
-		t.Errorf("tripped after %s, want soon after 300 ms", took)
+	if took < 300*time.Millisecond {
+		t.Errorf("tripped after %s, want 300 ms at least", took)
 	}
 	if r := c.get("/?ok", "X-User-ID", "alice"); !strings.HasPrefix(r.body, "old\n") {
 		t.Errorf("the next request: %q, want the old way", r.body)

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -215,14 +216,26 @@ func (s *server) eventually(limit time.Duration, what string, ok func() bool) {
 	}
 }
 
+// nextPort is the next that [freeAddress] tries; processes that test at the same
+// time begin at different ones.
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(uint32(os.Getpid()) * 97) }
+
+// freeAddress is one where nothing listens and nothing will before the test does:
+// its port is below those that the system gives to connections and to port 0.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 1000 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprint("127.0.0.1:", 10000+nextPort.Add(1)%20000)); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal(err)
+	return ""
 }
 
 // upstream is an application of its own.
