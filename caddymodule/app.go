@@ -272,7 +272,7 @@ func (a *App) checkMentions() {
 // hold mu.
 func (a *App) swap() {
 	program := a.program.Load()
-	r := bind(program.With(a.engine.states(program)), a.engine)
+	r := bind(program, a.engine)
 	a.engine.configure(a, r, time.Now(), a.environment)
 	a.rules.Store(r)
 	next := make(chan struct{})
@@ -329,6 +329,11 @@ func (a *App) whyOff(flag string, now time.Time) string {
 	if i < 0 {
 		return "not defined"
 	}
+	return a.offIn(r, i, now)
+}
+
+// offIn is whyOff in rules that have the flag.
+func (a *App) offIn(r *rules, i int, now time.Time) string {
 	if r.State(i).Probing {
 		return "half_open"
 	}

@@ -194,7 +194,7 @@ func (c *Console) serveFlag(w http.ResponseWriter, r *http.Request) error {
 	if o := page.State.Override; o != nil {
 		page.Override = string(o.Kind)
 	}
-	page.Seen = fingerprint(c.app.engine.store.Flag(def.Name))
+	page.Seen = fingerprint(rs.kept[def.Name])
 	page.Orders, page.Grave = ordersOf(&page.flagView, def.Active)
 	for _, f := range c.app.lint(now) {
 		if f.Flag == def.Name {

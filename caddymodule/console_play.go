@@ -209,7 +209,8 @@ func (a *App) preview(ctx context.Context, p *previewPage, now time.Time) {
 		return
 	}
 	before := a.rules.Load().Ruleset
-	after := program.With(a.engine.states(program))
+	states, _ := a.engine.states(program)
+	after := program.With(states)
 	p.Findings, p.Ready = evaluator.Lint(after, now, nil), true
 	names := namesOf(before, after)
 	changes, changed := map[[3]string]*previewChange{}, map[string]bool{}

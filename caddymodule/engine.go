@@ -573,13 +573,18 @@ func (e *engine) firstHealth() {
 	}
 }
 
-// states returns what a program's rulesets are made with.
-func (e *engine) states(program *evaluator.Program) map[string]evaluator.State {
-	out := map[string]evaluator.State{}
+// states returns what a program's rulesets are made with, and the trips and
+// overrides behind it.
+func (e *engine) states(program *evaluator.Program) (map[string]evaluator.State, map[string]state.FlagState) {
+	out, kept := map[string]evaluator.State{}, map[string]state.FlagState{}
 	for name, f := range e.store.Flags() {
 		def := program.Definition(name)
 		if def == nil {
 			continue
+		}
+		f.Progress = state.Progress{}
+		if !f.Zero() {
+			kept[name] = f
 		}
 		s := evaluator.State{Override: evaluator.Override(f.Override.Kind), Share: e.shareOf(def)}
 		if f.Tripped() {
@@ -594,5 +599,5 @@ func (e *engine) states(program *evaluator.Program) map[string]evaluator.State {
 		}
 		out[name] = s
 	}
-	return out
+	return out, kept
 }

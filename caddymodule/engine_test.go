@@ -31,7 +31,7 @@ func (f *fakeApp) stateChanged() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.changes++
-	f.rules = bind(f.program.With(f.engine.states(f.program)), f.engine)
+	f.rules = bind(f.program, f.engine)
 	f.engine.configure(f, f.rules, time.Now(), "production")
 }
 

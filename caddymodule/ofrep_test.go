@@ -146,7 +146,7 @@ func TestClientFlagsTags(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return newClientFlags(bind(program.With(nil), testEngine(t, "")), time.Now(), []byte("key"), "production", nil)
+		return newClientFlags(bind(program, testEngine(t, "")), time.Now(), []byte("key"), "production", nil)
 	}
 	etag := func(c *clientFlags, codes []uint16, stream string) string {
 		of := clientCodes{codes, c.sum(codes)}
@@ -202,7 +202,7 @@ func BenchmarkClientFlags(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := bind(program.With(nil), testEngine(b, ""))
+	r := bind(program, testEngine(b, ""))
 	c := newClientFlags(r, time.Now(), []byte("key"), "production", nil)
 	for name, users := range map[string]int{"seen": 1, "new": 1 << 40} {
 		b.Run(name, func(b *testing.B) {

@@ -33,7 +33,7 @@ func brokenApp(t *testing.T, spoil func(*rules)) (*App, *logs.ObservedLogs) {
 	t.Cleanup(func() { _ = store.Close() })
 	a := &App{log: zap.New(core), engine: &engine{store: store, monitors: map[string]*monitors.Flag{}, resumed: map[string]bool{}}}
 	a.quiet = newQuietLog(a.log)
-	r := bind(program.With(nil), a.engine)
+	r := bind(program, a.engine)
 	spoil(r)
 	a.rules.Store(r)
 	return a, seen

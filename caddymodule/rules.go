@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-6adbc061/caddy-feature-flags/evaluator"
 	"github.com/seed-6adbc061/caddy-feature-flags/monitors"
+	"github.com/seed-6adbc061/caddy-feature-flags/state"
 )
 
 // rules is a ruleset bound to the monitors that count for it: what one request
@@ -19,6 +20,7 @@ type rules struct {
 	monitors []boundMonitor
 	names    []string                        // of the flags, by number
 	cells    []atomic.Pointer[monitors.Cell] // by flag, variant and reason; made when first needed
+	kept     map[string]state.FlagState      // the trips and overrides that are in force, without the progress
 
 	keysOnce sync.Once
 	keys     map[string]int // see dictionaryKeys
@@ -34,8 +36,11 @@ type boundMonitor struct {
 	epoch   atomic.Int64 // of the guard
 }
 
-func bind(r *evaluator.Ruleset, e *engine) *rules {
-	b := &rules{Ruleset: r, monitors: make([]boundMonitor, r.Len()), names: make([]string, r.Len())}
+// bind makes the rules of a program and what is kept of its flags.
+func bind(program *evaluator.Program, e *engine) *rules {
+	states, kept := e.states(program)
+	r := program.With(states)
+	b := &rules{Ruleset: r, monitors: make([]boundMonitor, r.Len()), names: make([]string, r.Len()), kept: kept}
 	cells := 0
 	for i := range b.monitors {
 		def := r.Definition(i)

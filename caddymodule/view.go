@@ -52,7 +52,7 @@ type guardView struct {
 
 func (a *App) view(r *rules, i int, now time.Time) flagView {
 	def := r.Definition(i)
-	kept := a.engine.store.Flag(def.Name)
+	kept := r.kept[def.Name] // what is in force in these rules, as status and percentage are
 	m := r.monitors[i].flag
 	v := flagView{
 		Name: def.Name, Variants: r.Variants(i), Definition: def.Raw, Source: def.Source, Position: def.Pos,
@@ -65,7 +65,7 @@ func (a *App) view(r *rules, i int, now time.Time) flagView {
 	if o := a.engine.opinionsOf(now, def.Name); o.Total > 0 {
 		v.Opinions = &o
 	}
-	v.Rollout = a.engine.rolloutStatus(now, def, a.whyOff(def.Name, now))
+	v.Rollout = a.engine.rolloutStatus(now, def, a.offIn(r, i, now))
 	v.FirstSeen = a.engine.firstSeen(def.Name)
 	v.State.Retry, v.State.Failures = g.Retry, g.Failures
 	if g.Probe != nil {
