@@ -56,8 +56,8 @@ var adminCalls = map[string]map[string]adminCall{
 // serve finds the running app and the call.
 func (ad *Admin) serve(w http.ResponseWriter, r *http.Request) error {
 	v, err := caddy.ActiveContext().AppIfConfigured("feature_flags")
-	if err != nil { // before the first config there is none either
-		return problem(http.StatusServiceUnavailable, "feature_flags is not configured: name a features file in the global option feature_flags")
+	if err != nil { // also before the first config is in force
+		return problem(http.StatusServiceUnavailable, "feature_flags is not configured, or Caddy is still starting: name a features file in the global option feature_flags")
 	}
 	var failed error
 	mux := http.NewServeMux()
