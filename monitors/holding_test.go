@@ -164,6 +164,21 @@ func TestHoldControl(t *testing.T) {
 	r.stays("", 5*time.Minute, down)
 }
 
+// An outage is not what is usual, however little is known of that, and wherever in a
+// second it begins.
+func TestHoldControlOfAYoungGuard(t *testing.T) {
+	down := crowdOf{canary: 10, control: 40, badCanary: 0.4, badControl: 0.4}
+	for _, age := range []time.Duration{4 * second, 10 * second, 20 * second, 45 * second} {
+		for tenths := range time.Duration(10) {
+			r := rehearse(t, nil)
+			r.becomes(HoldWarmUp, 0, second, crowdOf{canary: 10, control: 40})
+			r.stays(HoldWarmUp, age+tenths*blockLength, crowdOf{canary: 10, control: 40})
+			r.becomes(HoldControl, 0, 5*second, down)
+			r.stays(HoldControl, 5*second, down)
+		}
+	}
+}
+
 func TestHoldSlow(t *testing.T) {
 	well := crowdOf{canary: 2, control: 8}
 	slow := crowdOf{canary: 2, control: 8, slowCanary: 3, slowControl: 3}

@@ -63,7 +63,8 @@ type holding struct {
 	before   window
 	began    time.Time // of the current one
 	quiet    [2]time.Time
-	latest   Stratum   // of this second
+	latest   [usualAfter]Stratum // of the last seconds: a ring; the one at seconds is filled
+	seconds  int
 	bad, n   float64   // of the control while nothing was wrong with it, fading
 	failed   time.Time // when the control was last as usual
 	failsToo bool      // the control, just now
@@ -96,6 +97,7 @@ const (
 	leastUsual  = 50        // requests of the control, before its usual error rate is known
 	longFailing = time.Hour
 	usualFade   = 1 - 1.0/600 // a second: ten minutes
+	usualAfter  = 5           // seconds, before what was counts as usual: an outage must be seen by then
 )
 
 // forget begins anew where shares are compared with earlier ones.
@@ -122,7 +124,7 @@ func (h *holding) block(c *blockCounts) {
 		h.current.arrived[of] += n
 		h.current.gone[of] += c.gone[of]
 	}
-	h.latest.plus(c.errors)
+	h.latest[h.seconds%usualAfter].plus(c.errors)
 }
 
 // second looks at the windows, once a second.
@@ -149,11 +151,15 @@ func (h *holding) second(g *Guard, now time.Time) {
 	case now.Sub(h.failed) >= longFailing: // it is what is usual now
 		h.bad, h.n = 0, 0
 	}
-	if !failing {
-		h.bad = h.bad*usualFade + float64(h.latest.X0)
-		h.n = h.n*usualFade + float64(h.latest.N0)
+	h.seconds++
+	oldest := &h.latest[h.seconds%usualAfter]
+	if failing {
+		h.latest = [usualAfter]Stratum{} // none of them is usual: it may have begun to fail in any
+	} else {
+		h.bad = h.bad*usualFade + float64(oldest.X0)
+		h.n = h.n*usualFade + float64(oldest.N0)
 	}
-	h.latest = Stratum{}
+	*oldest = Stratum{}
 	if now.Sub(h.began) >= windowLong {
 		h.windows++
 		h.began = now
