@@ -7,7 +7,7 @@ GO ?= go
 
 test: tools-of-browser
 	$(GO) vet ./...
-	$(GO) test ./...
+	$(GO) test -timeout 30m ./...
 	cd tests/browser && $(GO) vet . && $(GO) test .
 
 # What people and their pages see: Chromium, and OpenFeature's own client.
@@ -41,7 +41,7 @@ fmt:
 
 # Without the simulations: they share nothing, and the detector makes them slow.
 race:
-	$(GO) test -race -skip '^(TestNeverWithoutCause|TestFoundInFewRequests|TestGuardTraces|TestLatencyFigures|TestScenarios)$$' ./...
+	$(GO) test -race -timeout 30m -skip '^(TestNeverWithoutCause|TestFoundInFewRequests|TestGuardTraces|TestLatencyFigures|TestScenarios)$$' ./...
 
 # A short run of every fuzz target; FUZZTIME=10m for a long one. A number of
 # inputs rather than a time: at the end of a time go test now and then fails with

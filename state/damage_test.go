@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -208,8 +209,11 @@ func TestDirectoryThatCannotBeMade(t *testing.T) {
 func TestFilesThatVanishUnderTheStore(t *testing.T) {
 	_, _, other := filled(t, 1)
 	for name, harm := range map[string]func(s *Store) error{
-		"journal removed":   func(s *Store) error { return os.Remove(s.path(JournalName)) },
-		"directory removed": func(s *Store) error { return os.RemoveAll(s.dir) },
+		"journal removed": func(s *Store) error { return os.Remove(s.path(JournalName)) },
+		"directory removed": func(s *Store) error { // at once: the store puts files back while they are removed one by one
+			gone := s.dir + "-gone"
+			return errors.Join(os.Rename(s.dir, gone), os.RemoveAll(gone))
+		},
 		"directory renamed": func(s *Store) error { return os.Rename(s.dir, s.dir+"-old") },
 		"journal emptied":   func(s *Store) error { return os.Truncate(s.path(JournalName), 0) },
 		"journal cut":       func(s *Store) error { return os.Truncate(s.path(JournalName), 50) },

@@ -154,7 +154,7 @@ func TestChainWithoutContext(t *testing.T) {
 func TestChainIsNotFooled(t *testing.T) {
 	half := `{"new_ui": {"active": true, "percentage_rollout": 50, "guard": false}}`
 	never := `{"new_ui": {"active": true, "percentage_rollout": 0}}`
-	c, p := chained(t, "ttl 2s", trusting+"context {\nuser_id header X-User-ID\n}", half, never)
+	c, p := chained(t, "ttl 5s", trusting+"context {\nuser_id header X-User-ID\n}", half, never)
 	signed, user := "", ""
 	for i := 0; signed == ""; i++ {
 		user = fmt.Sprintf("u%d", i)
@@ -181,7 +181,7 @@ func TestChainIsNotFooled(t *testing.T) {
 	ask("twice", "old", "X-User-ID", user, "Feature-Decisions", signed, "Feature-Decisions", signed)
 	ask("oversized", "old", "X-User-ID", user, "Feature-Decisions", signed+strings.Repeat(", a", 4000))
 	ask("removed by Connection", "new", "X-User-ID", user, "Feature-Decisions", signed, "Connection", "Feature-Decisions")
-	time.Sleep(2100 * time.Millisecond)
+	time.Sleep(5100 * time.Millisecond)
 	ask("expired", "old", "X-User-ID", user, "Feature-Decisions", signed)
 	_, text := scrape(t, "http://"+p.admin+"/metrics")
 	for _, cause := range []string{"malformed", "forged", "user", "oversized", "expired"} {

@@ -296,7 +296,7 @@ func TestWatch(t *testing.T) {
 	p.kill()
 	p.write("features.json", oneFlag)
 	p.run()
-	time.Sleep(700 * time.Millisecond) // until watch tries again
+	time.Sleep(2 * time.Second) // until watch has tried again
 	p.said(0, p.at("reset", "new_ui"))
 	next("feature_flags.reset")
 }

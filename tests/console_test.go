@@ -340,6 +340,7 @@ func TestConsolePlayground(t *testing.T) {
 // What a page shows already is not sent again.
 func TestConsoleUnchanged(t *testing.T) {
 	c := consoleOf(t, "")
+	eventually(t, 5*time.Second, "the flag has no age", func() bool { return c.api("GET", "flags/new_ui", "", 200)["first_seen"] != nil })
 	for _, path := range []string{"", "flags/new_ui", "banners", "lint"} {
 		first := c.get("/ops/" + path)
 		if again := c.get("/ops/"+path, "If-None-Match", first.header.Get("ETag")); again.status != 304 || again.body != "" {

@@ -168,8 +168,8 @@ func TestFallbackOfASlowClient(t *testing.T) {
 		c, _, off := withFallback(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			fmt.Fprint(w, "new")
-		}, map[string]string{"FALLBACK": "all {\nafter 300ms\n}"})
-		req, _ := http.NewRequest("POST", c.url(0)+"/", &drip{from: strings.NewReader(strings.Repeat("x", 5000)), parts: 10, pause: 100 * time.Millisecond, size: 5000})
+		}, map[string]string{"FALLBACK": "all {\nafter 1s\n}"})
+		req, _ := http.NewRequest("POST", c.url(0)+"/", &drip{from: strings.NewReader(strings.Repeat("x", 5000)), parts: 10, pause: 150 * time.Millisecond, size: 5000})
 		if sized {
 			req.ContentLength = 5000
 		}

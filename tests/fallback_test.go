@@ -690,7 +690,7 @@ func TestFallbackLeavesConversationsAlone(t *testing.T) {
 			line, _ := rw.ReadString('\n')
 			fmt.Fprint(rw, "heard "+line)
 			_ = rw.Flush()
-		}, map[string]string{"FALLBACK": "all {\nafter 100ms\n}"})
+		}, map[string]string{"FALLBACK": "all {\nafter 1s\n}"})
 		conn, err := net.Dial("tcp", strings.TrimPrefix(c.url(0), "http://"))
 		if err != nil {
 			t.Fatal(err)
@@ -702,7 +702,7 @@ func TestFallbackLeavesConversationsAlone(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 			t.Fatalf("%v, %v", resp, err)
 		}
-		time.Sleep(200 * time.Millisecond) // longer than `after`
+		time.Sleep(1200 * time.Millisecond) // longer than `after`
 		fmt.Fprint(conn, "hello\n")
 		if line, err := in.ReadString('\n'); line != "heard hello\n" {
 			t.Errorf("%q, %v", line, err)
@@ -714,7 +714,7 @@ func TestFallbackLeavesConversationsAlone(t *testing.T) {
 	t.Run("events", func(t *testing.T) {
 		more := make(chan bool)
 		up := events(t, more)
-		c, _, off := withFallback(t, nil, map[string]string{"FALLBACK": "{\nafter 100ms\n}", "ON": "reverse_proxy " + host(up)})
+		c, _, off := withFallback(t, nil, map[string]string{"FALLBACK": "{\nafter 1s\n}", "ON": "reverse_proxy " + host(up)})
 		req, _ := http.NewRequest("GET", c.url(0)+"/", nil)
 		req.Header.Set("X-User-ID", "alice")
 		resp, err := client.Do(req)
@@ -728,7 +728,7 @@ func TestFallbackLeavesConversationsAlone(t *testing.T) {
 				t.Fatalf("%q, %v", line, err)
 			}
 			_, _ = lines.ReadString('\n')
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(300 * time.Millisecond) // longer than `after`, together
 			more <- true
 		}
 		close(more)

@@ -230,7 +230,7 @@ func ask(t *testing.T, method, url, body string, headers ...string) reply {
 		}
 		req.Close = true
 		resp, err := client.Do(req)
-		if again && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
+		if again && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
 			continue
 		}
 		if err != nil {

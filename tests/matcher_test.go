@@ -136,12 +136,12 @@ func TestMatcherBeforeRouteAlone(t *testing.T) {
 			}
 		}
 	}`, `{"half": {"active": true, "percentage_rollout": 50}, "dark": {"active": true, "percentage_rollout": 0.001}}`, map[string]string{"UP": host(echo(t, "app"))})
-	seen := map[string]bool{}
+	seen, dark := map[string]bool{}, 0
 	for range 20 {
 		r := c.get("/")
 		id := cookieOf(t, r)
 		if r.header.Get("X-Dark") != "no" {
-			t.Errorf("dark: %v", r.header)
+			dark++
 		}
 		again := c.get("/", "Cookie", "feature_flags_id="+id)
 		if again.header["Set-Cookie"] != nil {
@@ -150,6 +150,9 @@ func TestMatcherBeforeRouteAlone(t *testing.T) {
 	}
 	for _, e := range c.entries(40) {
 		seen[e.Flags["half"].Variant] = true
+	}
+	if dark > 1 { // one of a hundred thousand gets it
+		t.Errorf("dark for %d of 20", dark)
 	}
 	if !seen["on"] || !seen["off"] {
 		t.Errorf("20 people got %v, want both ways", seen)

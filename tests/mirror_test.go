@@ -304,7 +304,7 @@ func TestMirrorDelaysNobody(t *testing.T) {
 	for site, name := range []string{"no mirror", "no mirror", "5 % copied", "5 % copied, hanging", "all copied", "all copied, hanging"} {
 		p50, p99 := median(site)
 		t.Logf("%-20s p50 %v, p99 %v (%.2f and %.2f)", name, p50, p99, float64(p50)/float64(plain50), float64(p99)/float64(plain99))
-		if p50 > 3*plain50 { // a copy that is waited for takes seconds: no figure, see the benchmark
+		if p50 > 3*plain50+100*time.Millisecond { // a copy that is waited for takes seconds: no figure, see the benchmark
 			t.Errorf("%s: clients wait", name)
 		}
 	}

@@ -161,7 +161,9 @@ func TestEverythingAtOnce(t *testing.T) {
 		t.Errorf("%d orders were refused", n)
 	}
 	c.write("features.json", oneFlag)
-	time.Sleep(300 * time.Millisecond)
+	eventually(t, 5*time.Second, "the last change is not in force", func() bool {
+		return c.api("GET", "flags/new_ui", "", 200)["definition"].(map[string]any)["error_threshold"] == 2.0
+	})
 	c.api("POST", "flags/new_ui/reset", "", 200)
 	if got := c.wayOf("alice"); got != "new" {
 		t.Errorf("after a reset alice gets %q", got)

@@ -36,7 +36,10 @@ func TestRemoteSourcesStandAlone(t *testing.T) {
 	if !c.on("A") || !c.on("B") {
 		t.Fatal("the flags are not on")
 	}
-	time.Sleep(300 * time.Millisecond) // the copies
+	eventually(t, 5*time.Second, "there are no copies of both", func() bool {
+		kept, err := filepath.Glob(filepath.Join(c.words["STATE"], "sources", "*.kept"))
+		return err == nil && len(kept) == 2
+	})
 	says(two, `{"b": {"active": "yes?"}}`)
 	says(one, `{"a": {"active": false}}`)
 	if err := c.load(); err != nil {

@@ -47,16 +47,16 @@ type people struct {
 	t      *testing.T
 	url    string
 	mu     sync.Mutex
-	ways   map[string]string // by user: the last way
-	lost   int               // users who had the feature and lost it
-	failed int               // requests that failed
+	has    map[string]time.Time // by user: since when the feature is known to be there
+	lost   int                  // users who had the feature and lost it
+	failed int                  // requests that failed
 	stop   func()
 }
 
 // crowdOf has people ask at a rate a second until the test ends, or stop is called.
 func crowdOf(t *testing.T, url string, rate float64) *people {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &people{t: t, url: url, ways: map[string]string{}}
+	p := &people{t: t, url: url, has: map[string]time.Time{}}
 	var asking sync.WaitGroup
 	asking.Go(func() {
 		for slots := make(chan struct{}, 50); ; {
@@ -93,10 +93,14 @@ func (p *people) ask(user string) {
 		p.failed++
 		return
 	}
-	if p.ways[user] == "new" && way == "old" && time.Since(begun) < time.Second {
+	since, had := p.has[user]
+	switch {
+	case way == "new" && !had:
+		p.has[user] = time.Now()
+	case way == "old" && had && begun.After(since): // one that began before may have been decided before
 		p.lost++
+		delete(p.has, user)
 	}
-	p.ways[user] = way
 }
 
 func (p *people) losses() int {
@@ -108,7 +112,7 @@ func (p *people) losses() int {
 // A rollout of five steps: whoever has the feature keeps it, through kill -9 at each
 // step.
 func TestRolloutIsKilledAtEveryStep(t *testing.T) {
-	p := canaryProcess(t, `{"new_ui": {"active": true, "guard": {"latency": {"warm_up": "0s"}}, "rollout": {"steps": [5, 20, 50, 80, 100], "bake": "1s", "min_requests": 5}}}`)
+	p := canaryProcess(t, `{"new_ui": {"active": true, "guard": {"latency": {"warm_up": "0s"}}, "rollout": {"steps": [5, 20, 50, 80, 100], "bake": "2s", "min_requests": 5}}}`)
 	p.run()
 	crowd := crowdOf(t, p.site, 200)
 	steps := []float64{5, 20, 50, 80, 100}
@@ -306,7 +310,7 @@ func TestRolloutIsEdited(t *testing.T) {
 // says so.
 func TestRolloutWaits(t *testing.T) {
 	c, _ := sickSite(t, `{"new_ui": {"active": true, "guard": {"latency": {"warm_up": "0s"}}, "rollout": {"steps": [5, 50, 100], "bake": "0s", "min_requests": 1, "approve": [5]}}}`)
-	time.Sleep(100 * time.Millisecond) // until its beginning is told
+	time.Sleep(500 * time.Millisecond) // until its beginning is told
 	events := c.stream("")
 	c.api("POST", "flags/new_ui/disable", "", 200)
 	next(t, events, "overridden")

@@ -135,11 +135,11 @@ func TestPerformanceThreshold(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 		}
 		if r.URL.Query().Has("slow") || r.URL.Query().Has("late") {
-			time.Sleep(150 * time.Millisecond)
+			time.Sleep(1200 * time.Millisecond)
 		}
 		return false
 	}
-	c := thresholds(t, `"performance_baseline": 0.1, "performance_threshold": 2`, slow)
+	c := thresholds(t, `"performance_baseline": 1, "performance_threshold": 2`, slow)
 	c.get("/?slow", "X-User-ID", "bob")
 	for range 3 {
 		c.get("/?late", "X-User-ID", "alice")

@@ -115,7 +115,7 @@ func TestWebSocketWithForgedConnection(t *testing.T) {
 
 // The outcome is known with the 101; how long the tunnel lives has no say.
 func TestWebSocketCountsByFirstByte(t *testing.T) {
-	c := serve(t, tunnelSite, `{"new_ui": {"active": true, "users": ["alice"], "percentage_rollout": 0, "performance_baseline": 0.2, "performance_threshold": 0}}`,
+	c := serve(t, tunnelSite, `{"new_ui": {"active": true, "users": ["alice"], "percentage_rollout": 0, "performance_baseline": 1, "performance_threshold": 0}}`,
 		map[string]string{"UP": host(tunnels(t))})
 	tu := open(t, c, "Upgrade", "X-User-ID", "alice")
 	tu.ask(t, "one")
@@ -126,11 +126,11 @@ func TestWebSocketCountsByFirstByte(t *testing.T) {
 	opened := time.Now()
 	eventually(t, 5*time.Second, "longer than the baseline", func() bool {
 		tu.ask(t, "still here")
-		return time.Since(opened) > 500*time.Millisecond
+		return time.Since(opened) > 1200*time.Millisecond
 	})
 	tu.Close()
 	told := c.entries(1)[0].Flags["new_ui"]
-	if told.Outcome != "ok" || told.TTFB == nil || *told.TTFB > 0.2 {
+	if told.Outcome != "ok" || told.TTFB == nil || *told.TTFB > 1 {
 		t.Errorf("access log: %+v, want ok and the time to the 101", told)
 	}
 	if g := c.guard("new_ui"); g.Status == "tripped" || g.Guard.Canary.Requests != 1 || g.Guard.Canary.Slow != 0 {

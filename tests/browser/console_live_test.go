@@ -32,10 +32,10 @@ func (b *tab) has(limit time.Duration, selector, words string) {
 
 // A page that was cut off shows what is in force now, however quiet the flag is.
 func TestConsoleComesBack(t *testing.T) {
+	b, dated := open(t), open(t) // the browser has started
 	soon := time.Now().Add(8 * time.Second).UTC().Format(time.RFC3339)
 	flags := `{"quiet": {"active": true, "percentage_rollout": 50}, "dated": {"active": true, "deactivation_date": "` + soon + `"}}`
 	s := serve(t, consoleAlone, flags, nil)
-	b, dated := open(t), open(t)
 	dated.walk(s, "flags/dated")
 	dated.has(2*time.Second, "h1", "on")
 	b.walk(s, "flags/quiet")
