@@ -2,10 +2,12 @@ package sources
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 )
@@ -230,7 +232,12 @@ func (o *onEnd) Read(p []byte) (int, error) {
 // TestHTTPWatchOnLoopback is the whole thing in real time: versions, a server that goes and comes back, the end.
 func TestHTTPWatchOnLoopback(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// A port that the system gives to nobody while the server is gone.
+	var l net.Listener
+	err := errors.New("not tried")
+	for port := 10000 + os.Getpid()%10000; err != nil && port < 30000; port++ {
+		l, err = net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+	}
 	must(t, err)
 	address := l.Addr().String()
 	start := func(l net.Listener, text string) *http.Server {

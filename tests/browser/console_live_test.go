@@ -37,9 +37,9 @@ func TestConsoleComesBack(t *testing.T) {
 	flags := `{"quiet": {"active": true, "percentage_rollout": 50}, "dated": {"active": true, "deactivation_date": "` + soon + `"}}`
 	s := serve(t, consoleAlone, flags, nil)
 	dated.walk(s, "flags/dated")
-	dated.has(2*time.Second, "h1", "on")
+	dated.has(10*time.Second, "h1", "on")
 	b.walk(s, "flags/quiet")
-	b.has(2*time.Second, "h1", "split")
+	b.has(10*time.Second, "h1", "split")
 	dated.has(18*time.Second, ".now", "deactivation date has passed")
 
 	s.kill()
@@ -47,7 +47,7 @@ func TestConsoleComesBack(t *testing.T) {
 	s.write("features.json", strings.Replace(flags, `"active": true, "percentage_rollout"`, `"active": false, "percentage_rollout"`, 1))
 	s.start()
 	b.has(8*time.Second, ".now", "not active")
-	b.until(3*time.Second, "document.getElementById('live').dataset.state", "on")
+	b.until(10*time.Second, "document.getElementById('live').dataset.state", "on")
 
 	// A server that hangs ends no connection.
 	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -72,13 +72,13 @@ func TestConsoleComesToTheFront(t *testing.T) {
 	b := open(t)
 	b.walk(s, "flags/quiet")
 	eval[any](b, "(() => { window.away = true; Object.defineProperty(document, 'hidden', {get: () => window.away}); document.dispatchEvent(new Event('visibilitychange')); })()")
-	b.until(2*time.Second, "document.getElementById('live').innerText", "not live")
+	b.until(5*time.Second, "document.getElementById('live').innerText", "not live")
 	before := len(b.seen("/series?last=live"))
 	s.api(http.MethodPost, "flags/quiet/disable", `{"by": "ann"}`)
 	eval[any](b, "(() => { window.away = false; document.dispatchEvent(new Event('visibilitychange')); })()")
-	b.has(3*time.Second, ".now", "disabled by ann")
-	b.until(2*time.Second, "document.getElementById('live').innerText", "live")
-	s.eventually(3*time.Second, "the charts have a hole", func() bool { return len(b.seen("/series?last=live")) > before })
+	b.has(5*time.Second, ".now", "disabled by ann")
+	b.until(5*time.Second, "document.getElementById('live').innerText", "live")
+	s.eventually(5*time.Second, "the charts have a hole", func() bool { return len(b.seen("/series?last=live")) > before })
 }
 
 // stub has the page's requests for what has the part answered by a script, which may
@@ -122,7 +122,7 @@ func TestConsolePartsFail(t *testing.T) {
 		const probe = document.createElement('i'); probe.className = 'key canary'; document.body.append(probe);
 		const want = getComputedStyle(probe).borderTopColor.match(/\d+/g).map(Number); probe.remove();
 		let n = 0; for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 200 && want.every((v, k) => Math.abs(d[i + k] - v) < 12)) n++; return n; })()`
-	b.until(3*time.Second, painted+" > 8", "true")
+	b.until(10*time.Second, painted+" > 8", "true")
 	if got := eval[float64](b, "consoleCharts.errors.scales.x.max - consoleCharts.errors.scales.x.min"); got < 3590 || got > 3610 {
 		t.Errorf("the chart of an hour is %v s long", got)
 	}
@@ -130,27 +130,27 @@ func TestConsolePartsFail(t *testing.T) {
 	// Read exactly, by the keyboard.
 	eval[any](b, "document.querySelector('[data-chart=errors]').focus()")
 	b.do(chromedp.KeyEvent(kb.Home), chromedp.KeyEvent(kb.ArrowRight))
-	b.until(2*time.Second, "document.querySelector('[data-chart=errors] ~ .readout').innerText.replace(/\\s+/g, ' ').replace(/\\d\\d-\\d\\d \\d\\d:\\d\\d/, 'T')", "canary 100 % control 0 % T")
-	b.until(2*time.Second, "document.querySelector('[data-chart=latency] ~ .readout').innerText.includes('20 ms')", "true")
+	b.until(10*time.Second, "document.querySelector('[data-chart=errors] ~ .readout').innerText.replace(/\\s+/g, ' ').replace(/\\d\\d-\\d\\d \\d\\d:\\d\\d/, 'T')", "canary 100 % control 0 % T")
+	b.until(10*time.Second, "document.querySelector('[data-chart=latency] ~ .readout').innerText.includes('20 ms')", "true")
 
 	// By the mouse, on all charts at once.
 	eval[any](b, "document.activeElement.blur()")
 	mouse := eval[[]float64](b, `(() => { const u = consoleCharts.rate, r = u.over.getBoundingClientRect(); return [r.left + u.valToPos(u.data[0][0], 'x'), r.top + 20]; })()`)
 	b.do(chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, mouse[0], mouse[1]))
 	for chart, want := range map[string]string{"rate": "canary 0/s", "errors": "canary –"} {
-		b.until(2*time.Second, "document.querySelector('[data-chart="+chart+"] ~ .readout').innerText.replace(/\\s+/g, ' ').startsWith('"+want+"')", "true")
+		b.until(10*time.Second, "document.querySelector('[data-chart="+chart+"] ~ .readout').innerText.replace(/\\s+/g, ' ').startsWith('"+want+"')", "true")
 	}
 
 	eval[any](b, "(() => { window.failing = true; })()")
 	b.do(chromedp.Click(chromedp.CSS("[data-span='14d']")))
 	b.has(5*time.Second, "#charts-note", "The past cannot be had now")
-	b.until(2*time.Second, "document.getElementById('live').dataset.state", "lost")
+	b.until(10*time.Second, "document.getElementById('live').dataset.state", "lost")
 	if got := eval[float64](b, "consoleCharts.errors.data[0].length"); got != 6 {
 		t.Errorf("%v samples are left", got)
 	}
 	eval[any](b, "(() => { window.failing = false; })()")
 	b.until(8*time.Second, "document.getElementById('charts-note').hidden", "true") // by itself
-	b.until(2*time.Second, "document.getElementById('live').dataset.state", "on")
+	b.until(10*time.Second, "document.getElementById('live').dataset.state", "on")
 }
 
 // What a page shows already is not sent again, and what was searched for is found again.
@@ -174,10 +174,10 @@ func TestConsoleList(t *testing.T) {
 	}
 
 	b.do(chromedp.SendKeys(chromedp.CSS("input[name=q]"), "oth"))
-	b.until(3*time.Second, "location.search", "?q=oth")
-	b.until(3*time.Second, "document.querySelectorAll('#flags tbody th').length", "1")
+	b.until(10*time.Second, "location.search", "?q=oth")
+	b.until(10*time.Second, "document.querySelectorAll('#flags tbody th').length", "1")
 	b.do(chromedp.Click(chromedp.CSS("#flags tbody th a")))
-	b.until(3*time.Second, "document.getElementById('flag') !== null", "true")
+	b.until(10*time.Second, "document.getElementById('flag') !== null", "true")
 	eval[any](b, "history.back()")
 	b.until(5*time.Second, "document.querySelector('input[name=q]')?.value === 'oth' && document.querySelectorAll('#flags tbody th').length === 1", "true")
 
@@ -229,7 +229,7 @@ func TestConsoleTimes(t *testing.T) {
 	}
 	s.api(http.MethodPost, "flags/dated/disable", "")
 	b.walk(s, "audit")
-	b.until(2*time.Second, "document.getElementById('zone').innerText", "Asia/Tokyo")
+	b.until(10*time.Second, "document.getElementById('zone').innerText", "Asia/Tokyo")
 	at := eval[string](b, "document.querySelector('main time').dateTime")
 	want, err := time.Parse(time.RFC3339, at)
 	if err != nil {
@@ -243,8 +243,8 @@ func TestConsoleTimes(t *testing.T) {
 		b.walk(s, "playground?flag=dated")
 		b.do(chromedp.SendKeys(chromedp.CSS("input[name=at]"), typed[0]))
 		b.press("Decide")
-		b.has(3*time.Second, "details.decision", typed[1])
-		b.until(2*time.Second, "document.querySelector('input[name=at]').value", typed[0]+":00")
+		b.has(10*time.Second, "details.decision", typed[1])
+		b.until(10*time.Second, "document.querySelector('input[name=at]').value", typed[0]+":00")
 	}
 	if seen := b.seen("user_id"); len(seen) > 0 {
 		t.Errorf("an identity is in the address %s", seen[0].url)

@@ -196,9 +196,9 @@ func TestConsole(t *testing.T) {
 		}
 		b.until(8*time.Second, "document.querySelectorAll('#flags .spark').length", "6")
 		b.do(chromedp.SendKeys(chromedp.CSS("input[name=q]"), "regulars"))
-		b.until(3*time.Second, "[...document.querySelectorAll('#flags tbody th a')].map((a) => a.innerText).join()", "pay_later")
+		b.until(10*time.Second, "[...document.querySelectorAll('#flags tbody th a')].map((a) => a.innerText).join()", "pay_later")
 		eval[any](b, "(() => { document.querySelector('input[name=q]').value = ''; const s = document.querySelector('select[name=status]'); s.value = 'inactive'; s.dispatchEvent(new Event('change', {bubbles: true})); })()")
-		b.until(3*time.Second, "[...document.querySelectorAll('#flags tbody th a')].map((a) => a.innerText).join()", "old_checkout")
+		b.until(10*time.Second, "[...document.querySelectorAll('#flags tbody th a')].map((a) => a.innerText).join()", "old_checkout")
 		// It is live: what somebody does elsewhere is seen without loading it again.
 		b.walk(s, "")
 		s.api(http.MethodPost, "flags/dark_mode/disable", `{"reason": "a complaint"}`)

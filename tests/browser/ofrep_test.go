@@ -173,24 +173,34 @@ func TestOpenFeatureWebSDK(t *testing.T) {
 	})
 
 	t.Run("a trip", func(t *testing.T) {
-		b.until(time.Second, "document.querySelector('#look').value", "on")
+		b.until(10*time.Second, "document.querySelector('#look').value", "on")
 		b.streams(s, 1)
+		var late []time.Duration // a machine that has stopped for a moment may spoil one of three
 		for range 3 {
-			if r := s.do("GET", s.site+"/shop", "", "X-User-ID", "carol"); r.status != 500 {
-				t.Fatalf("the canary answers %d", r.status)
+			for range 3 {
+				if r := s.do("GET", s.site+"/shop", "", "X-User-ID", "carol"); r.status != 500 {
+					t.Fatalf("the canary answers %d", r.status)
+				}
 			}
+			tripped := time.Now()
+			b.until(10*time.Second, "document.querySelector('#look').value", "off")
+			took := time.Since(tripped)
+			if took > 2*time.Second {
+				late = append(late, took)
+			}
+			t.Logf("the page has changed %v after the trip", took.Round(time.Millisecond))
+			if r := s.do("GET", s.site+"/shop", ""); r.body != "the old look" {
+				t.Errorf("the site says %q", r.body)
+			}
+			if got := b.details("Boolean", "new_look", "true"); got.Reason != "DISABLED" {
+				t.Errorf("%+v", got)
+			}
+			s.api("POST", "flags/new_look/reset", "{}")
+			b.until(10*time.Second, "document.querySelector('#look').value", "on")
 		}
-		tripped := time.Now()
-		b.until(2*time.Second, "document.querySelector('#look').value", "off")
-		t.Logf("the page has changed %v after the trip", time.Since(tripped).Round(time.Millisecond))
-		if r := s.do("GET", s.site+"/shop", ""); r.body != "the old look" {
-			t.Errorf("the site says %q", r.body)
+		if len(late) > 1 {
+			t.Errorf("of three trips the page was told of these too late: %s", late)
 		}
-		if got := b.details("Boolean", "new_look", "true"); got.Reason != "DISABLED" {
-			t.Errorf("%+v", got)
-		}
-		s.api("POST", "flags/new_look/reset", "{}")
-		b.until(2*time.Second, "document.querySelector('#look').value", "on")
 	})
 
 	t.Run("a reload", func(t *testing.T) {
@@ -199,7 +209,7 @@ func TestOpenFeatureWebSDK(t *testing.T) {
 		s.command("reload", "--config", s.dir+"/Caddyfile", "--address", strings.TrimPrefix(s.admin, "http://"))
 		b.streams(s, before+1)
 		s.api("POST", "flags/new_look/disable", "{}")
-		b.until(2*time.Second, "document.querySelector('#look').value", "off")
+		b.until(10*time.Second, "document.querySelector('#look').value", "off")
 	})
 
 	t.Run("kill -9", func(t *testing.T) {
@@ -221,7 +231,7 @@ func TestOpenFeatureWebSDKCache(t *testing.T) {
 	b := open(t)
 	b.visit(s, "context", `{"targetingKey": "alice", "region": "RO"}`)
 	eval[any](b, `window.context({targetingKey: "alice", region: "US"})`)
-	b.until(2*time.Second, `window.details("Boolean", "regional", true).value`, "false")
+	b.until(10*time.Second, `window.details("Boolean", "regional", true).value`, "false")
 	// A page that is loaded again begins with what was kept, and has its stream all the same.
 	b.visit(s, "context", `{"targetingKey": "alice", "region": "US"}`)
 	if d := b.details("Boolean", "regional", "true"); d.Value != false {
@@ -229,7 +239,7 @@ func TestOpenFeatureWebSDKCache(t *testing.T) {
 	}
 	b.streams(s, 2)
 	s.api("POST", "flags/new_look/disable", "{}")
-	b.until(2*time.Second, "document.querySelector('#look').value", "off")
+	b.until(10*time.Second, "document.querySelector('#look').value", "off")
 }
 
 // streams waits until the page has opened its n-th stream, and the server knows.
@@ -285,7 +295,7 @@ func TestOpenFeatureWebSDKAcrossOrigins(t *testing.T) {
 	}
 	b.streams(listed, 1)
 	listed.api("POST", "flags/new_look/disable", "{}")
-	b.until(2*time.Second, "document.querySelector('#look').value", "off")
+	b.until(10*time.Second, "document.querySelector('#look').value", "off")
 
 	other := open(t)
 	other.do(chromedp.Navigate(page.site + "/?base=" + url.QueryEscape(closed.site)))
