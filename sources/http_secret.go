@@ -103,15 +103,19 @@ func (s secrets) hide(text string, more bool, limit int) string {
 			}
 		}
 	}
-	text = text[:begun]
+	text = upTo(begun, text)
 	if len(text) > limit {
-		text = text[:limit]
-		for !utf8.ValidString(text) {
-			text = text[:len(text)-1]
-		}
-		text += "…"
+		text = upTo(limit, text) + "…"
 	}
 	return text
+}
+
+// upTo returns at most n bytes of a text, whole characters.
+func upTo(n int, text string) string {
+	for n < len(text) && n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
 }
 
 // printable is a text in one line, without what cannot be seen.

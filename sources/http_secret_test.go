@@ -158,6 +158,7 @@ func FuzzHide(f *testing.F) {
 	f.Add("you said hunter2hunter2 to me", "hunter2", uint(12), uint(200))
 	f.Add("aaaaaaaab", "aab", uint(9), uint(3))
 	f.Add("C/O&&\x92\x06\x04\x9c\xf7_1>\x0f\x9d٘", "\xd9", uint(72), uint(168))
+	f.Add("aaaa訨\xa8\xa8\xa8", "\xa8ab", uint(9), uint(25))
 	f.Fuzz(func(t *testing.T, text, secret string, cut, limit uint) {
 		limit %= 300
 		s := newSecrets([]string{secret})
